@@ -1,0 +1,17 @@
+"""Flask Mesh: async Flask services on Hypercorn that find, call and survive one another through Redis.
+
+The map of the house; a room may import the rooms below it, never above, never sideways across ``|``
+(``scripts/check`` enforces it):
+
+    cli                              the ``mesh`` command
+    dev | lab                        local processes and embedded Redis | load, scaling, faults
+    asgi                             front door of one process: one service, one event loop
+    services.* | gateway             strangers to one another | the public edge
+    web                              Flask on ASGI: bridge, factory, problems, OpenAPI, health
+    resources                        what one process opens and closes
+    service                          what a service is
+    auth | data | events | mesh      guard | SQL | streams | registry, balancing, client
+    telemetry                        logs and metrics
+    settings | context | deadline    configuration, read once | the contextvars of one request | bounded time
+    errors                           the one error tree
+"""

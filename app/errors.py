@@ -1,0 +1,133 @@
+"""The one error tree. Every error knows its HTTP status, its stable ``code`` and its title.
+
+    PlatformError 500 internal_error
+    ├── BadInput 400 bad_request             the request cannot be read
+    │   ├── MalformedJSON 400 malformed_json
+    │   ├── UnsupportedMediaType 415 unsupported_media_type
+    │   ├── BodyTooLarge 413 body_too_large
+    │   └── InvalidInput 422 invalid_input    it can be read, and breaks a rule; ``errors`` names the fields
+    ├── NotFound 404 not_found
+    ├── Conflict 409 conflict                 the state forbids it (out of stock, duplicate)
+    ├── Unavailable 503 unavailable           try again later: ``retry_after`` says when
+    │   └── MeshError 503 mesh_error          a call to a peer did not succeed
+    │       ├── NoInstance 503 no_instance         nobody is registered and ready
+    │       ├── PeerUnreachable 503 peer_unreachable   refused, reset or cut; ``sent`` tells if it may have arrived
+    │       ├── DeadlineExceeded 504 deadline_exceeded
+    │       └── BadReply 502 bad_reply             a peer answered what its contract does not allow
+    └── Misconfigured 500 misconfigured       a setting or a service definition is wrong: refuse to start
+
+The foreign errors of a room (Redis, SQL, aiohttp) are translated where they are imported, with their cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class PlatformError(Exception):
+    """An error with an HTTP meaning.
+
+    Args:
+        detail: one sentence for the caller; never a secret, never a stack trace.
+        retry_after: seconds after which trying again makes sense (sent as ``Retry-After``).
+        extensions: further members of the problem document.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal server error"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after: float | None = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.retry_after = retry_after
+        self.extensions = dict(extensions or {})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status} {self.code}: {self.detail}>"
+
+
+class BadInput(PlatformError):
+    status, code, title = 400, "bad_request", "Bad request"
+
+
+class MalformedJSON(BadInput):
+    code, title = "malformed_json", "The body is not valid JSON"
+
+
+class UnsupportedMediaType(BadInput):
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class BodyTooLarge(BadInput):
+    status, code, title = 413, "body_too_large", "Request body too large"
+
+
+class InvalidInput(BadInput):
+    """Readable input that breaks a rule.
+
+    Args:
+        errors: one mapping per field: ``{"path": "body.items.0.quantity", "message": "…", "type": "…"}``.
+    """
+
+    status, code, title = 422, "invalid_input", "Invalid input"
+
+    def __init__(self, detail: str = "", *, errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(detail, extensions={"errors": list(errors)} if errors else None)
+
+
+class NotFound(PlatformError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(PlatformError):
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class Unavailable(PlatformError):
+    status, code, title = 503, "unavailable", "Service unavailable"
+
+
+class MeshError(Unavailable):
+    """A call to a peer did not succeed."""
+
+    code, title = "mesh_error", "A peer could not be reached"
+
+
+class NoInstance(MeshError):
+    code, title = "no_instance", "No ready instance"
+
+
+class PeerUnreachable(MeshError):
+    """The connection was refused, reset or cut.
+
+    Args:
+        sent: whether the peer may have seen the request; ``False`` makes any method safe to retry.
+    """
+
+    code, title = "peer_unreachable", "Peer unreachable"
+
+    def __init__(self, detail: str = "", *, sent: bool, retry_after: float | None = 1.0) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.sent = sent
+
+
+class DeadlineExceeded(MeshError):
+    status, code, title = 504, "deadline_exceeded", "Deadline exceeded"
+
+
+class BadReply(MeshError):
+    status, code, title = 502, "bad_reply", "A peer sent an unexpected reply"
+
+
+class Misconfigured(PlatformError):
+    """A setting or a service definition is wrong; the process refuses to start."""
+
+    code, title = "misconfigured", "Misconfigured"

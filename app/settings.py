@@ -1,0 +1,115 @@
+"""Settings: read once, from ``config/settings.toml`` and the environment (which wins), into a frozen value.
+
+Rooms get their slice as an argument (``settings.registry``); none of them reads the environment.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from app.errors import Misconfigured
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_DIR = ROOT / "config"
+
+
+class _Slice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegistrySettings(_Slice):
+    namespace: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    lease_seconds: float = Field(gt=0)
+    heartbeat_seconds: float = Field(gt=0)
+    poll_seconds: float = Field(gt=0)
+    log_length: int = Field(gt=0)
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...]
+
+
+class ClientSettings(_Slice):
+    timeout_seconds: float = Field(gt=0)
+    connect_timeout_seconds: float = Field(gt=0)
+    max_connections_per_peer: int = Field(gt=0)
+    max_reply_bytes: int = Field(gt=0)
+    retries: int = Field(ge=0, le=5)
+
+
+class DataSettings(_Slice):
+    pool_size: int = Field(gt=0)
+    pool_overflow: int = Field(ge=0)
+    statement_timeout_seconds: float = Field(gt=0)
+
+
+class Settings(BaseSettings):
+    """Everything that one process may be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="MESH_",
+        env_nested_delimiter="__",
+        toml_file=CONFIG_DIR / "settings.toml",
+        populate_by_name=True,
+    )
+
+    env: Literal["development", "test", "production"]
+    service: str | None = None
+    host: str
+    # Whose X-Forwarded-* headers the gateway believes: none, unless a proxy stands before it.
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    port: int = Field(default=0, ge=0, le=65535)
+    advertise_url: str | None = None
+    data_dir: Path = ROOT / ".mesh"
+    # Secret: a URL may carry a password, and settings are printed in errors and logs.
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias=AliasChoices("REDIS_URL", "MESH_REDIS_URL")
+    )
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "MESH_DATABASE_URL")
+    )
+    version: str = "dev"
+    zone: str = "local"
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["auto", "json", "console"]
+    request_timeout_seconds: float = Field(gt=0)
+    max_body_bytes: int = Field(gt=0)
+    worker_threads: int = Field(gt=0)
+    drain_seconds: float = Field(ge=0)
+    registry: RegistrySettings
+    client: ClientSettings
+    data: DataSettings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def database_url_of(self, service: str) -> str:
+        """The service's own database: ``DATABASE_URL``, else a SQLite file in the data directory."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / f'{service}.sqlite3'}"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings; `overrides` win over everything (tests and the command line).
+
+    Raises:
+        Misconfigured: names each wrong key, never its value (it may be a secret).
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the command line gives
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(f"Settings: {problems}") from None
