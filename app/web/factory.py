@@ -1,0 +1,64 @@
+"""Makes the Flask application of a service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import request
+from flask_openapi.blueprint import APIBlueprint
+from werkzeug.routing import IntegerConverter
+
+from app.resources import Resources
+from app.service import Service
+from app.settings import Settings
+from app.web import problems
+from app.web.current import EXTENSION
+from app.web.health import health
+from app.web.openapi import DocumentedFlask
+
+
+class _BoundedInteger(IntegerConverter):
+    """``<int:…>`` of at most the 19 digits of 2**63 - 1: more is a 404, where int() would raise at some length."""
+
+    regex = r"\d{1,19}"
+
+
+class ServiceApp(DocumentedFlask):
+    """The Flask application of one service."""
+
+    def preprocess_request(self) -> Any:
+        rule = request.url_rule
+        scope = request.environ.get("asgi.scope")
+        if rule is not None and scope is not None:
+            scope["route"] = rule.rule  # metrics and logs go by the route: the paths are without number
+        return super().preprocess_request()
+
+
+def create_app(service: Service, settings: Settings) -> ServiceApp:
+    """The Flask application of `service`: its routes, its errors, its health and its documents.
+
+    It needs `attach` before it can serve a view that uses the database or the mesh.
+    """
+    app = ServiceApp(
+        service.name,
+        title=service.name,
+        version=settings.version,
+        description=service.description,
+        worker_threads=settings.worker_threads,
+        static_folder=None,
+    )
+    app.url_map.converters["int"] = _BoundedInteger
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    problems.install(app)
+    for blueprint in service.blueprints:
+        if isinstance(blueprint, APIBlueprint):
+            app.register_api(blueprint)
+        else:
+            app.register_blueprint(blueprint)
+    app.register_blueprint(health)
+    return app
+
+
+def attach(app: ServiceApp, resources: Resources) -> None:
+    """Give the application what its views work with."""
+    app.extensions[EXTENSION] = resources
