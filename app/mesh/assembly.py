@@ -1,0 +1,146 @@
+"""Puts the rooms of the mesh together, and takes them apart again in the right order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+
+import redis.asyncio
+
+from app.deadline import Deadlines
+from app.errors import Misconfigured
+from app.mesh import record, registry
+from app.mesh.balancer import Balancer
+from app.mesh.balancer import Policy as BalancerPolicy
+from app.mesh.client import Mesh
+from app.mesh.directory import Directory, longest_block_seconds
+from app.mesh.diskcopy import DiskCopy
+from app.mesh.keys import Keys
+from app.mesh.lag import LoopLag
+from app.mesh.observer import NullObserver, Observer
+from app.mesh.presence import Presence
+from app.mesh.record import Instance, Load, PoisonedRecord
+from app.mesh.registry import Registry
+from app.mesh.transport import AiohttpTransport
+from app.mesh.view import Table
+from app.settings import RegistrySettings, Settings
+
+
+def new_instance_id(service: str) -> str:
+    return f"{service}-{os.urandom(4).hex()}"
+
+
+@asynccontextmanager
+async def open_mesh(
+    *,
+    redis: redis.asyncio.Redis,
+    redis_url: str,
+    settings: Settings,
+    service: str,
+    url: str,
+    prefixes: Sequence[str] = (),
+    version: str = "",
+    openapi_digest: str = "",
+    observer: Observer | None = None,
+    cache_file: Path | None = None,
+    instance_id: str | None = None,
+    in_flight: Callable[[], int] = lambda: 0,
+) -> AsyncIterator[Mesh]:
+    """Open the mesh for one process: on entry it can call, after ``await mesh.register()`` it can be called.
+
+    A Redis that is away is not fatal: the last known peers come from `cache_file`, and it keeps trying.
+
+    Args:
+        redis: answers snapshots and polls; stays the caller's.
+        redis_url: for the two connections of the mesh's own, the watch and the presence thread.
+        url: where peers reach this process.
+        in_flight: the number of requests being served, read from the presence thread.
+
+    Raises:
+        Misconfigured: the process's own record would be refused by its peers, or the lease is too short.
+    """
+    slice_, watcher = settings.registry, observer or NullObserver()
+    own = own_instance(
+        settings, service, url, prefixes=prefixes, version=version, openapi_digest=openapi_digest, id_=instance_id
+    )
+    keys = Keys(slice_.namespace)
+    balancer = Balancer(BalancerPolicy(penalty_seconds=settings.client.timeout_seconds))
+    async with AsyncExitStack() as stack:
+        lag = stack.enter_context(LoopLag())
+        deadlines = stack.enter_context(closing(Deadlines()))
+        transport = await stack.enter_async_context(
+            AiohttpTransport(settings.client, networks=slice_.allowed_networks, deadlines=deadlines)
+        )
+        watch = registry.watch_client(redis_url, block_seconds=longest_block_seconds(slice_))
+        directory = Directory(
+            registry=Registry(redis, keys),
+            watched=Registry(watch, keys),
+            watch=watch,
+            settings=slice_,
+            observer=watcher,
+            disk=DiskCopy(cache_file, slice_.namespace, slice_.allowed_networks) if cache_file else None,
+            listeners=(lambda table: balancer.retain(_ids(table)),),
+        )
+        await stack.enter_async_context(directory)
+        presence = Presence(
+            own,
+            redis_url=redis_url,
+            settings=slice_,
+            observer=watcher,
+            load=lambda: Load(in_flight=in_flight(), loop_lag_seconds=lag.seconds),
+        )
+        mesh = Mesh(
+            directory=directory,
+            presence=presence,
+            balancer=balancer,
+            transport=transport,
+            deadlines=deadlines,
+            settings=settings.client,
+            observer=watcher,
+        )
+        stack.push_async_callback(mesh.leave)
+        yield mesh
+
+
+def own_instance(
+    settings: Settings,
+    service: str,
+    url: str,
+    *,
+    prefixes: Sequence[str],
+    version: str,
+    openapi_digest: str,
+    id_: str | None,
+) -> Instance:
+    """This process's record, checked as its peers will check it. Raises: Misconfigured."""
+    check_times(settings.registry)
+    instance = Instance(
+        service=service,
+        id=id_ or new_instance_id(service),
+        generation=time.time_ns() // 1_000_000,
+        url=url,
+        version=version,
+        zone=settings.zone,
+        state="starting",
+        prefixes=tuple(prefixes),
+        openapi_digest=openapi_digest,
+        pid=os.getpid(),
+        started_at=time.time(),
+    )
+    try:
+        return record.decode(record.encode(instance), settings.registry.allowed_networks)
+    except PoisonedRecord as error:
+        raise Misconfigured(f"Peers would refuse the record of {service} at {url}: {error}") from error
+
+
+def check_times(settings: RegistrySettings) -> None:
+    """Raises: Misconfigured: a lease must outlast two heartbeats, or one late beat reads as an absence."""
+    if settings.lease_seconds < 2.2 * settings.heartbeat_seconds:
+        raise Misconfigured("registry.lease_seconds must be at least 2.2 times registry.heartbeat_seconds")
+
+
+def _ids(table: Table) -> list[str]:
+    return [peer.id for peers in table.instances.values() for peer in peers]
