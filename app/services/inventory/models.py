@@ -1,0 +1,39 @@
+"""The tables of the inventory."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, Table
+
+from app.data import tables
+
+metadata = tables.metadata()
+
+items = Table(
+    "inventory_items",
+    metadata,
+    Column("sku", tables.key(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("available", BigInteger, nullable=False),
+    # The conditional update never lets it happen; this is for whoever comes with other tools.
+    CheckConstraint("available >= 0", name="available"),
+    **tables.OPTIONS,
+)
+
+reservations = Table(
+    "inventory_reservations",
+    metadata,
+    Column("order_ref", tables.key(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("created_at", tables.UtcDateTime(), nullable=False),
+    **tables.OPTIONS,
+)
+
+lines = Table(
+    "inventory_reservation_lines",
+    metadata,
+    Column("order_ref", tables.key(64), ForeignKey("inventory_reservations.order_ref"), primary_key=True),
+    # Indexed, because removing an item asks whether a line still refers to it.
+    Column("sku", tables.key(64), ForeignKey("inventory_items.sku"), primary_key=True, index=True),
+    Column("quantity", Integer, nullable=False),
+    **tables.OPTIONS,
+)

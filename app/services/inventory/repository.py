@@ -1,0 +1,175 @@
+"""Every query of the inventory; each method is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.data import Database, Duplicate, StillReferenced, changes, pagination
+from app.data.pagination import Page
+from app.services.inventory.logic import (
+    Item,
+    ItemReserved,
+    Line,
+    OutOfStock,
+    Reservation,
+    Shortage,
+    SkuTaken,
+    State,
+    UnknownItems,
+    in_order,
+)
+from app.services.inventory.models import items, lines, reservations
+
+
+class StockRepository:
+    """The items of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, sku: str) -> Item | None:
+        async with self._database.reading() as session:
+            row = (await session.execute(select(items).where(items.c.sku == sku))).one_or_none()
+        return Item(*row) if row else None
+
+    async def page(self, *, limit: int, cursor: str | None) -> Page[Item]:
+        """The items after `cursor`, by sku. Raises InvalidInput for a malformed cursor."""
+        query = select(items).where(items.c.sku > pagination.after_key(cursor)).order_by(items.c.sku).limit(limit + 1)
+        async with self._database.reading() as session:
+            found = [Item(*row) for row in await session.execute(query)]
+        return pagination.cut(found, limit, lambda item: item.sku)
+
+    async def add(self, item: Item) -> None:
+        try:
+            async with self._database.session() as session:
+                await session.execute(insert(items).values(_values(item)))
+        except Duplicate as error:
+            raise SkuTaken(f"There is an item {item.sku} already") from error
+
+    async def change(self, sku: str, new: Mapping[str, str | int]) -> Item | None:
+        """Change the columns that `new` names; None if there is no such item."""
+        this = items.c.sku == sku
+        async with self._database.session() as session:
+            await session.execute(update(items).where(this).values(dict(new)))
+            row = (await session.execute(select(items).where(this))).one_or_none()
+        return Item(*row) if row else None
+
+    async def remove(self, sku: str) -> bool:
+        """Whether there was such an item."""
+        try:
+            async with self._database.session() as session:
+                return await changes.count(session, delete(items).where(items.c.sku == sku)) == 1
+        except StillReferenced as error:
+            raise ItemReserved(f"Some of {sku} is reserved") from error
+
+    async def fill(self, goods: Sequence[Item]) -> None:
+        """Put `goods` into an empty table; a table with anything in it is left alone."""
+        try:
+            async with self._database.session() as session:
+                if (await session.execute(select(items.c.sku).limit(1))).first() is None:
+                    await session.execute(insert(items), [_values(item) for item in goods])
+        except Duplicate:
+            # Another process was faster: all of its rows are in, and none of ours.
+            return
+
+
+class ReservationRepository:
+    """The reservations of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, order_ref: str) -> Reservation | None:
+        async with self._database.reading() as session:
+            row = (await session.execute(select(reservations).where(_is(order_ref)))).one_or_none()
+            if row is None:
+                return None
+            return Reservation(row.order_ref, State(row.state), row.created_at, await _lines_of(session, order_ref))
+
+    async def hold(self, order_ref: str, wanted: Sequence[Line], now: datetime) -> Reservation | None:
+        """Take the stock and note it; None if the reference is known. Raises OutOfStock and UnknownItems."""
+        reservation = Reservation(order_ref, State.HELD, now, in_order(wanted))
+        try:
+            await self._database.transact(lambda session: _hold(session, reservation))
+        except Duplicate:
+            return None
+        return reservation
+
+    async def release(self, order_ref: str, now: datetime) -> None:
+        """Give the stock back and note it; a reference that is unknown is noted as released."""
+        try:
+            await self._database.transact(lambda session: _release(session, order_ref, now))
+        except Duplicate:
+            # It was reserved between our two steps; now it is known, and can be released.
+            await self._database.transact(lambda session: _release(session, order_ref, now))
+
+
+async def _hold(session: AsyncSession, reservation: Reservation) -> None:
+    # First of all the reference: whoever comes with the same one waits here, and then finds it known.
+    await session.execute(insert(reservations).values(_reservation(reservation)))
+    missing = [line for line in reservation.lines if not await _take(session, line)]
+    if missing:
+        raise await _explain(session, missing)
+    # After the stock, never before: MySQL would share-lock the items for the foreign keys, and two reservations that
+    # then want to update the same item would wait for each other.
+    await session.execute(insert(lines), [_line(reservation.order_ref, line) for line in reservation.lines])
+
+
+async def _take(session: AsyncSession, line: Line) -> bool:
+    enough = (items.c.sku == line.sku) & (items.c.available >= line.quantity)
+    less = items.c.available - line.quantity
+    return await changes.count(session, update(items).where(enough).values(available=less)) == 1
+
+
+async def _explain(session: AsyncSession, missing: Sequence[Line]) -> UnknownItems | OutOfStock:
+    query = select(items.c.sku, items.c.available).where(items.c.sku.in_([line.sku for line in missing]))
+    available = {row.sku: row.available for row in await session.execute(query)}
+    if unknown := [line.sku for line in missing if line.sku not in available]:
+        return UnknownItems(unknown)
+    return OutOfStock([Shortage(line.sku, line.quantity, available[line.sku]) for line in missing])
+
+
+async def _release(session: AsyncSession, order_ref: str, now: datetime) -> None:
+    # First of all the reference: a second release waits here, and then finds no lines to give back.
+    known = update(reservations).where(_is(order_ref)).values(state=State.RELEASED)
+    if await changes.count(session, known) == 1:
+        await _give_back(session, order_ref)
+        return
+    unheard_of = Reservation(order_ref, State.RELEASED, now, ())
+    await session.execute(insert(reservations).values(_reservation(unheard_of)))
+
+
+async def _give_back(session: AsyncSession, order_ref: str) -> None:
+    for line in await _lines_of(session, order_ref):
+        more = items.c.available + line.quantity
+        await session.execute(update(items).where(items.c.sku == line.sku).values(available=more))
+    await session.execute(delete(lines).where(lines.c.order_ref == order_ref))
+
+
+async def _lines_of(session: AsyncSession, order_ref: str) -> tuple[Line, ...]:
+    query = select(lines.c.sku, lines.c.quantity).where(lines.c.order_ref == order_ref).order_by(lines.c.sku)
+    return tuple(Line(*row) for row in await session.execute(query))
+
+
+def _is(order_ref: str) -> ColumnElement[bool]:
+    return reservations.c.order_ref == order_ref
+
+
+def _values(item: Item) -> dict[str, str | int]:
+    return {"sku": item.sku, "name": item.name, "available": item.available}
+
+
+def _reservation(reservation: Reservation) -> dict[str, str | datetime]:
+    return {
+        "order_ref": reservation.order_ref,
+        "state": reservation.state,
+        "created_at": reservation.created_at,
+    }
+
+
+def _line(order_ref: str, line: Line) -> dict[str, str | int]:
+    return {"order_ref": order_ref, "sku": line.sku, "quantity": line.quantity}

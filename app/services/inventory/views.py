@@ -1,0 +1,90 @@
+"""The routes of the inventory: parse, call the logic, serialise."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from app.data import pagination
+from app.data.pagination import PageQuery
+from app.services.inventory import logic
+from app.services.inventory.logic import Item, Line
+from app.services.inventory.repository import ReservationRepository, StockRepository
+from app.services.inventory.schemas import (
+    ItemChanges,
+    ItemIn,
+    ItemOut,
+    ItemPage,
+    ItemPath,
+    NewItem,
+    NewReservation,
+    ReservationOut,
+    ReservationPath,
+)
+from app.web import API, database
+
+api = API("inventory", __name__, prefix="/inventory", tag="inventory")
+
+_stock = StockRepository(database)
+_reservations = ReservationRepository(database)
+
+
+@api.get("", responses={200: ItemPage})
+async def browse(query: PageQuery) -> tuple[ItemPage, int, dict[str, str]]:
+    """List items, by sku."""
+    page = await _stock.page(limit=query.limit, cursor=query.cursor)
+    return ItemPage.model_validate(page), 200, pagination.links("/inventory", page, limit=query.limit)
+
+
+@api.post("", responses={201: ItemOut})
+async def create(body: NewItem) -> tuple[ItemOut, int, dict[str, str]]:
+    """Create an item."""
+    item = Item(body.sku, body.name, body.available)
+    await _stock.add(item)
+    return ItemOut.model_validate(item), 201, {"Location": f"/inventory/{item.sku}"}
+
+
+@api.get("/<sku>", responses={200: ItemOut})
+async def read(path: ItemPath) -> ItemOut:
+    """Read one item."""
+    return ItemOut.model_validate(await logic.read(path.sku, _stock))
+
+
+@api.put("/<sku>", responses={200: ItemOut})
+async def replace(path: ItemPath, body: ItemIn) -> ItemOut:
+    """Replace an item; the sku stays."""
+    return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(), _stock))
+
+
+@api.patch("/<sku>", responses={200: ItemOut})
+async def change(path: ItemPath, body: ItemChanges) -> ItemOut:
+    """Change a part of an item."""
+    return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(exclude_unset=True), _stock))
+
+
+@api.delete("/<sku>", responses={204: None})
+async def remove(path: ItemPath) -> tuple[str, int]:
+    """Remove an item that nobody has reserved."""
+    await logic.remove(path.sku, _stock)
+    return "", 204
+
+
+@api.post("/reservations", responses={201: ReservationOut, 200: ReservationOut})
+async def reserve(body: NewReservation) -> tuple[ReservationOut, int, dict[str, str]]:
+    """Reserve several items: all or nothing. Repeating it with the same order_ref changes nothing (200)."""
+    lines = [Line(line.sku, line.quantity) for line in body.items]
+    reservation, new = await logic.reserve(body.order_ref, lines, _reservations, now=datetime.now(UTC))
+    location = {"Location": f"/inventory/reservations/{reservation.order_ref}"}
+    return ReservationOut.model_validate(reservation), 201 if new else 200, location
+
+
+@api.get("/reservations/<order_ref>", responses={200: ReservationOut})
+async def read_reservation(path: ReservationPath) -> ReservationOut:
+    """Read one reservation."""
+    return ReservationOut.model_validate(await logic.read_reservation(path.order_ref, _reservations))
+
+
+@api.delete("/reservations/<order_ref>", responses={204: None})
+async def release(path: ReservationPath) -> tuple[str, int]:
+    """Give back what was reserved. Repeating it changes nothing."""
+    await _reservations.release(path.order_ref, datetime.now(UTC))
+    return "", 204

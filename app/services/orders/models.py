@@ -1,0 +1,33 @@
+"""The tables of orders. Users and items are known by their names only: they live in other databases."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, String, Table
+
+from app.data import tables
+
+metadata = tables.metadata()
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", tables.BIG_ID, primary_key=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reference", tables.key(64), nullable=False, unique=True),
+    Column("created_at", tables.UtcDateTime(), nullable=False),
+    Index(None, "user_id", "id"),
+    # For those who look for unfinished orders.
+    Index(None, "state", "created_at"),
+    **tables.NUMBERED,
+)
+
+lines = Table(
+    "order_lines",
+    metadata,
+    Column("order_id", tables.BIG_ID, ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("sku", tables.key(64), nullable=False),
+    Column("quantity", Integer, nullable=False),
+    **tables.OPTIONS,
+)

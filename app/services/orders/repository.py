@@ -1,0 +1,84 @@
+"""Every query of orders; each method is one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.data import Database, changes, pagination
+from app.data.pagination import Page
+from app.services.orders.logic import UNSETTLED, VISIBLE, Draft, Line, Order, State
+from app.services.orders.models import lines, orders
+
+
+class OrderRepository:
+    """The orders of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, order_id: int) -> Order | None:
+        found = await self._read(select(orders).where(orders.c.id == order_id))
+        return found[0] if found else None
+
+    async def page(self, *, limit: int, cursor: str | None, user_id: int | None) -> Page[Order]:
+        """The visible orders after `cursor`, by id, of one user or of all. Raises InvalidInput for a malformed cursor."""
+        query = select(orders).where(orders.c.id > pagination.after_id(cursor), orders.c.state.in_(VISIBLE))
+        if user_id is not None:
+            query = query.where(orders.c.user_id == user_id)
+        found = await self._read(query.order_by(orders.c.id).limit(limit + 1))
+        return pagination.cut(found, limit, lambda order: order.id)
+
+    async def unsettled(self, *, before: datetime, limit: int) -> Sequence[Order]:
+        """The oldest orders that were left half-way, created before `before`."""
+        left = select(orders).where(orders.c.state.in_(UNSETTLED), orders.c.created_at < before)
+        return await self._read(left.order_by(orders.c.created_at).limit(limit))
+
+    async def add(self, draft: Draft) -> Order:
+        values = {
+            "user_id": draft.user_id,
+            "state": State.PENDING,
+            "reference": draft.reference,
+            "created_at": draft.created_at,
+        }
+        async with self._database.session() as session:
+            order_id = await changes.new_id(session, insert(orders).values(values))
+            await session.execute(insert(lines), [_line(order_id, *numbered) for numbered in enumerate(draft.lines)])
+        return Order(order_id, draft.user_id, State.PENDING, draft.reference, draft.created_at, draft.lines)
+
+    async def move(self, order_id: int, source: State, target: State) -> bool:
+        this = (orders.c.id == order_id) & (orders.c.state == source)
+        async with self._database.session() as session:
+            return await changes.count(session, update(orders).where(this).values(state=target)) == 1
+
+    async def remove(self, order_id: int, state: State) -> bool:
+        this = (orders.c.id == order_id) & (orders.c.state == state)
+        async with self._database.session() as session:
+            return await changes.count(session, delete(orders).where(this)) == 1
+
+    async def _read(self, query: Select[Any]) -> list[Order]:
+        async with self._database.reading() as session:
+            rows = (await session.execute(query)).all()
+            contents = await _lines_of(session, [row.id for row in rows])
+        return [
+            Order(row.id, row.user_id, State(row.state), row.reference, row.created_at, tuple(contents[row.id]))
+            for row in rows
+        ]
+
+
+async def _lines_of(session: AsyncSession, order_ids: Sequence[int]) -> dict[int, list[Line]]:
+    contents: dict[int, list[Line]] = defaultdict(list)
+    if order_ids:
+        query = select(lines.c.order_id, lines.c.sku, lines.c.quantity).where(lines.c.order_id.in_(order_ids))
+        for order_id, sku, quantity in await session.execute(query.order_by(lines.c.order_id, lines.c.position)):
+            contents[order_id].append(Line(sku, quantity))
+    return contents
+
+
+def _line(order_id: int, position: int, line: Line) -> dict[str, int | str]:
+    return {"order_id": order_id, "position": position, "sku": line.sku, "quantity": line.quantity}

@@ -1,0 +1,63 @@
+"""The rules of users. An e-mail address belongs to one user; upper and lower case in it do not differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: int
+    name: str
+    email: str
+    created_at: datetime
+
+
+class EmailTaken(Conflict):
+    """Another user has this e-mail address."""
+
+    code, title = "email_taken", "E-mail address taken"
+
+
+class Users(Protocol):
+    """Where users are kept. `add` and `change` raise EmailTaken."""
+
+    async def find(self, user_id: int) -> User | None: ...
+    async def add(self, *, name: str, email: str, created_at: datetime) -> User: ...
+    async def change(self, user_id: int, new: Mapping[str, str]) -> User | None: ...
+    async def remove(self, user_id: int) -> bool: ...
+
+
+async def read(user_id: int, users: Users) -> User:
+    return _found(user_id, await users.find(user_id))
+
+
+async def register(users: Users, *, name: str, email: str, now: datetime) -> User:
+    return await users.add(name=name, email=email, created_at=now)
+
+
+async def change(user_id: int, changes: Mapping[str, str], users: Users) -> User:
+    """Change what `changes` names (``name``, ``email``) and leave the rest; raises NotFound and EmailTaken."""
+    if not changes:
+        return await read(user_id, users)
+    return _found(user_id, await users.change(user_id, changes))
+
+
+async def remove(user_id: int, users: Users) -> None:
+    if not await users.remove(user_id):
+        raise _unknown(user_id)
+
+
+def _found(user_id: int, user: User | None) -> User:
+    if user is None:
+        raise _unknown(user_id)
+    return user
+
+
+def _unknown(user_id: int) -> NotFound:
+    return NotFound(f"There is no user {user_id}")

@@ -1,0 +1,73 @@
+"""Every query of users; each method is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select, update
+
+from app.data import Database, Duplicate, changes, pagination
+from app.data.pagination import Page
+from app.services.users.logic import EmailTaken, User
+from app.services.users.models import users
+
+
+class UserRepository:
+    """The users of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, user_id: int) -> User | None:
+        async with self._database.reading() as session:
+            row = (await session.execute(select(users).where(users.c.id == user_id))).one_or_none()
+        return User(*row) if row else None
+
+    async def page(self, *, limit: int, cursor: str | None) -> Page[User]:
+        """The users after `cursor`, by id. Raises InvalidInput for a malformed cursor."""
+        query = select(users).where(users.c.id > pagination.after_id(cursor)).order_by(users.c.id).limit(limit + 1)
+        async with self._database.reading() as session:
+            found = [User(*row) for row in await session.execute(query)]
+        return pagination.cut(found, limit, lambda user: user.id)
+
+    async def add(self, *, name: str, email: str, created_at: datetime) -> User:
+        values = {"name": name, "email": email, "created_at": created_at}
+        try:
+            async with self._database.session() as session:
+                user_id = await changes.new_id(session, insert(users).values(values))
+        except Duplicate as error:
+            raise _taken(email) from error
+        return User(id=user_id, name=name, email=email, created_at=created_at)
+
+    async def change(self, user_id: int, new: Mapping[str, str]) -> User | None:
+        """Change the columns that `new` names; None if there is no such user."""
+        this = users.c.id == user_id
+        try:
+            async with self._database.session() as session:
+                await session.execute(update(users).where(this).values(dict(new)))
+                row = (await session.execute(select(users).where(this))).one_or_none()
+        except Duplicate as error:
+            raise _taken(new["email"]) from error
+        return User(*row) if row else None
+
+    async def remove(self, user_id: int) -> bool:
+        """Whether there was such a user."""
+        async with self._database.session() as session:
+            return await changes.count(session, delete(users).where(users.c.id == user_id)) == 1
+
+    async def fill(self, people: Sequence[User]) -> None:
+        """Put `people` into an empty table, with their ids; a table with anybody in it is left alone."""
+        rows = [{"id": p.id, "name": p.name, "email": p.email, "created_at": p.created_at} for p in people]
+        try:
+            async with self._database.session() as session:
+                if (await session.execute(select(users.c.id).limit(1))).first() is None:
+                    await session.execute(insert(users), rows)
+                    await changes.count_on(session, users.c.id)
+        except Duplicate:
+            # Another process was faster: all of its rows are in, and none of ours.
+            return
+
+
+def _taken(email: str) -> EmailTaken:
+    return EmailTaken(f"Another user has the e-mail address {email}")
