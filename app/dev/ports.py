@@ -1,0 +1,69 @@
+"""Ports on this machine: which are free, and how an address is written."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+from app.errors import Unavailable
+
+LOOPBACK = "127.0.0.1"
+FIRST_UNPRIVILEGED = 1024
+LAST = 65535
+# What a server binds to be reached from everywhere; we reach it here.
+WILDCARDS = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104  # compared, not bound
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server may listen there now.
+
+    Raises:
+        Unavailable: not for want of a free port: the host is not ours, or the port is not for us.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do: a connection that lingers from the last run is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise Unavailable(f"Cannot listen on {host} port {port}: {error.strerror}") from error
+    return True
+
+
+def require(host: str, port: int) -> None:
+    """Raises: Unavailable: the port is not free."""
+    if not is_free(host, port):
+        raise Unavailable(f"Port {port} is taken; choose another with --port")
+
+
+def free_from(first: int) -> Iterator[int]:
+    """The free loopback ports from `first` upwards, then round, each given once.
+
+    They are counted up rather than asked of the kernel: an outgoing connection of any program may take a port of the
+    kernel's own (ephemeral) range in the seconds that a process needs to start.
+
+    Raises:
+        Unavailable: none is left.
+    """
+    for port in (*range(max(first, FIRST_UNPRIVILEGED), LAST + 1), *range(FIRST_UNPRIVILEGED, first)):
+        if is_free(LOOPBACK, port):
+            yield port
+    raise Unavailable("No free port is left on this machine")
+
+
+def any_free() -> int:
+    """A port of the kernel's choice."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def address(host: str, port: int) -> str:
+    """Where to reach from this machine what listens there, as in ``http://127.0.0.1:8000``."""
+    reachable = WILDCARDS.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
