@@ -1,0 +1,114 @@
+"""The command line: what it takes, how it ends, and that nothing foreseen shows a traceback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.cli.main import main
+from tests.dev.system import ask, command, mesh, until, user_environment
+
+
+def end(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process: its code, stdout and stderr."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = end(capsys, "--help")
+    assert code == 0
+    assert all(f" {name} " in out for name in ("up", "down", "run", "ps", "call", "db", "services"))
+
+
+def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = end(capsys, "fly")
+    assert code == 2
+    assert "fly" in err
+
+
+def test_an_unknown_service_to_replicate_is_one_line_and_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = end(capsys, "up", "--replicas", "payments=2", "--data-dir", str(tmp_path))
+    assert code == 2
+    assert err == "mesh: --replicas: no service 'payments'; there are: inventory, orders, users, gateway\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("ps",), ("call", "users", "GET", "/users/7")])
+def test_without_a_running_system_it_says_how_to_start_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    code, _, err = end(capsys, *arguments, "--data-dir", str(tmp_path))
+    assert code == 1
+    assert err == f"mesh: Nothing runs on {tmp_path}; start it with `mesh up`, or set REDIS_URL\n"
+
+
+def test_to_stop_what_does_not_run_is_no_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert end(capsys, "down", "--data-dir", str(tmp_path)) == (0, f"Nothing runs on {tmp_path}.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("users", "GET", "users/7"), "starts with a slash"), (("users", "POST", "/users", "--json", "{"), "--json")],
+)
+def test_a_call_that_makes_no_sense_is_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    code, _, err = end(capsys, "call", *arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_a_service_that_does_not_exist_cannot_be_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = end(capsys, "run", "payments")
+    assert code == 1
+    assert err.startswith("mesh: No service 'payments'; there are: ")
+
+
+def test_services_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = end(capsys, "services")
+    rows = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert code == 0
+    assert "/users" in rows["users"]
+    assert "users inventory" in rows["orders"]
+
+
+def test_a_wrong_setting_is_one_line_without_its_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESH_DRAIN_SECONDS", "s3cret")
+    code, _, err = end(capsys, "ps")
+    assert code == 1
+    assert "drain_seconds" in err
+    assert "s3cret" not in err
+
+
+def test_tables_are_brought_up_to_date_once(tmp_path: Path) -> None:
+    where = ("--data-dir", str(tmp_path))
+    assert mesh("db", "status", *where).returncode == 1
+    assert "users: now at 0001, was at nothing" in mesh("db", "upgrade", "--all", *where).stdout
+    assert mesh("db", "upgrade", "users", *where).stdout == "users: up to date at 0001\n"
+    assert mesh("db", "status", *where).returncode == 0
+
+
+def test_one_service_runs_in_the_foreground_as_in_production(tmp_path: Path, redis_url: str, namespace: str) -> None:
+    environment = {"REDIS_URL": redis_url, "MESH_REGISTRY__NAMESPACE": namespace, "MESH_DATA_DIR": str(tmp_path)}
+    assert mesh("db", "upgrade", "users", **environment).returncode == 0
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command("run", "users"), env=user_environment(**environment), stderr=log)
+    try:
+        listed = until("it is registered", lambda: json.loads(mesh("ps", "--json", **environment).stdout or "[]"))
+        assert [(member["service"], member["pid"]) for member in listed] == [("users", process.pid)]
+        assert ask(f"{listed[0]['url']}/readyz").status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert mesh("ps", **environment).stdout == "Nobody is registered.\n"
+    finally:
+        process.kill()
+        process.wait()

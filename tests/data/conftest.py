@@ -1,0 +1,3 @@
+from tests.data.databases import database, database_url, server_url
+
+__all__ = ["database", "database_url", "server_url"]

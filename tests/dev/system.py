@@ -1,0 +1,167 @@
+"""A whole system on this machine, as a user has it: started by the `mesh` command, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.dev import lock, ports, state
+from app.dev.state import State
+
+PATIENCE_SECONDS = 60.0
+
+
+def until(what: str, condition: Callable[[], Any]) -> Any:
+    """Wait for `condition` to be true, and return what it says."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := condition()):
+        assert time.monotonic() < give_up, f"It did not happen: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended; a zombie that nobody reaps has."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask(url: str, *, method: str = "GET", json_body: Any = None) -> Answer:
+    """One HTTP request; an error status is an answer too."""
+    data = None if json_body is None else json.dumps(json_body).encode()
+    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return Answer(reply.status, json.loads(reply.read() or b"null"), dict(reply.headers))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, json.loads(error.read() or b"null"), dict(error.headers))
+
+
+def mesh(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `mesh` to its end; the environment is that of a user: none of the tests' own settings."""
+    return subprocess.run(
+        command(*arguments),
+        env=user_environment(**environment),
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE_SECONDS,
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "app.cli", *arguments]
+
+
+def user_environment(**more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "REDIS_URL"))}
+    return inherited | more
+
+
+class System:
+    """One data directory, and what runs on it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        # Below the kernel's own range, as a user would choose one: see app.dev.ports.
+        self.port = next(ports.free_from(18_000 + os.getpid() % 1000 * 10))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.foreground: subprocess.Popen[str] | None = None
+
+    def up(self, *arguments: str) -> None:
+        """Start it in the foreground and wait until it says that it is ready."""
+        log = (self.data_dir.parent / f"{self.data_dir.name}.out").open("w+")
+        with log:
+            self.foreground = subprocess.Popen(
+                command("up", *self._where(), *arguments),
+                env=user_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        until("it is ready", lambda: self.foreground_ended() or self.is_ready())
+        assert self.is_ready(), self.said()
+
+    def up_detached(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return mesh("up", "--detach", *self._where(), *arguments)
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return mesh("down", "--data-dir", str(self.data_dir))
+
+    def mesh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return mesh(*arguments, MESH_DATA_DIR=str(self.data_dir))
+
+    def ask(self, path: str, *, method: str = "GET", json_body: Any = None) -> Answer:
+        return ask(self.url + path, method=method, json_body=json_body)
+
+    def answers(self, path: str) -> bool:
+        try:
+            return self.ask(path).status == 200
+        except OSError:
+            return False
+
+    def state(self) -> State:
+        known = state.running(self.data_dir)
+        assert known is not None, self.said()
+        return known
+
+    def is_ready(self) -> bool:
+        known = state.running(self.data_dir)
+        return known is not None and known.phase == "ready"
+
+    def said(self) -> str:
+        """What the foreground process has printed so far."""
+        out = self.data_dir.parent / f"{self.data_dir.name}.out"
+        return out.read_text() if out.exists() else ""
+
+    def foreground_ended(self) -> bool:
+        return self.foreground is not None and self.foreground.poll() is not None
+
+    def pid_of(self, service: str, number: int = 1) -> int:
+        return next(p.pid for p in self.state().processes if (p.service, p.number) == (service, number))
+
+    def pids(self) -> list[int]:
+        """Every process of it: supervisor, forker, Redis, replicas."""
+        known = self.state()
+        forker = lock.holder(self.data_dir / "run" / "forker.pid")
+        found = [known.pid, known.redis_pid, forker, *(process.pid for process in known.processes)]
+        return [pid for pid in found if pid]
+
+    def leftovers(self) -> list[str]:
+        """Files that say that something runs."""
+        names = [self.data_dir / state.STATE_FILE, self.data_dir / state.LOCK_FILE, *self.data_dir.glob("run/*")]
+        return [path.name for path in [*names, self.data_dir / "redis" / "redis.pid"] if path.exists()]
+
+    def stop(self) -> None:
+        """Whatever a test has left is ended."""
+        if state.running(self.data_dir) is not None:
+            self.down()
+        if self.foreground is not None:
+            self.foreground.send_signal(signal.SIGINT)
+            self.foreground.wait(PATIENCE_SECONDS)
+
+    def _where(self) -> tuple[str, ...]:
+        return "--port", str(self.port), "--data-dir", str(self.data_dir)

@@ -1,0 +1,125 @@
+"""Services that really run: each with a database of its own, under Hypercorn, found through a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from app import service, settings
+from app.asgi import Process
+from app.data import Database, migrations
+from app.settings import Settings
+from tests.data.databases import SETTINGS, database_url, server_url
+
+__all__ = ["database_url", "server_url"]
+
+Migrate = Callable[[str], Awaitable[Database]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers."""
+
+    client: httpx.AsyncClient
+    database: Database
+    process: Process
+    stop: Callable[[], Awaitable[None]]
+
+    async def get(self, path: str, status: int = 200, **options: Any) -> Any:
+        return await self.ask("GET", path, status, **options)
+
+    async def ask(self, method: str, path: str, status: int, **options: Any) -> Any:
+        """The parsed answer, which must have `status`."""
+        answer = await self.client.request(method, path, **options)
+        assert answer.status_code == status, answer.text
+        if status >= 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == status
+        return answer.json() if answer.content else None
+
+
+Start = Callable[[str], Awaitable[Running]]
+
+
+@pytest.fixture
+async def migrated(database_url: str) -> AsyncIterator[Migrate]:
+    """Gives a database with the tables of one service."""
+    async with AsyncExitStack() as stack:
+
+        async def migrate(name: str) -> Database:
+            await migrations.upgrade(service.load(name), database_url)
+            database = Database(database_url, SETTINGS)
+            stack.push_async_callback(database.close)
+            return database
+
+        yield migrate
+
+
+@pytest.fixture
+async def start(redis_url: str, namespace: str, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts services with demo data, each on a SQLite database of its own, until the test is over."""
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str) -> Running:
+            url = f"sqlite+aiosqlite:///{tmp_path / name}.sqlite3"
+            changed = {"namespace": namespace}
+            config = settings.load(redis_url=redis_url, database_url=url, data_dir=tmp_path, registry=changed)
+            return await stack.enter_async_context(_running(name, config))
+
+        yield start
+
+
+@asynccontextmanager
+async def _running(name: str, config: Settings) -> AsyncIterator[Running]:
+    this = service.load(name)
+    url = config.database_url_of(name)
+    await migrations.upgrade(this, url)
+    async with AsyncExitStack() as stack:
+        database = Database(url, SETTINGS)
+        stack.push_async_callback(database.close)
+        if this.seed is not None:
+            await this.seed(database)
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = Process(this, config, address)
+        stop = await stack.enter_async_context(_served(process, listener))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=address, timeout=20))
+        yield Running(client, database, process, stop)
+
+
+@asynccontextmanager
+async def _served(process: Process, listener: socket.socket) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    hypercorn, stopping = Config(), asyncio.Event()
+    # From here on the socket is Hypercorn's to close.
+    hypercorn.bind = [f"fd://{listener.detach()}"]
+    hypercorn.errorlog = None
+    task = asyncio.create_task(serve(process, hypercorn, shutdown_trigger=stopping.wait))
+
+    async def stop() -> None:
+        stopping.set()
+        await task
+
+    try:
+        await until(lambda: process.resources is not None or task.done())
+        yield stop
+    finally:
+        await stop()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        for _ in itertools.count():
+            if condition():
+                return
+            await asyncio.sleep(0.005)

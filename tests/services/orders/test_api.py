@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from app.services.orders.models import orders as table
+from tests.services.conftest import Running, Start, until
+
+TEA = {"sku": "tea-earl-grey", "quantity": 2}
+
+
+@dataclass(frozen=True)
+class Shop:
+    users: Running
+    inventory: Running
+    orders: Running
+
+    async def order(self, status: int = 201, **changes: Any) -> Any:
+        return await self.orders.ask("POST", "/orders", status, json={"user_id": 7, "items": [TEA], **changes})
+
+    async def available(self, sku: str = "tea-earl-grey") -> int:
+        return int((await self.inventory.get(f"/inventory/{sku}"))["available"])
+
+    async def written(self) -> int:
+        """How many orders are written down, seen or not."""
+        async with self.orders.database.reading() as session:
+            return int((await session.execute(select(func.count()).select_from(table))).scalar_one())
+
+    async def until_gone(self, service: str) -> None:
+        """Wait until the orders service has heard that the last instance of `service` has left."""
+        resources = self.orders.process.resources
+        assert resources is not None
+        instances: Callable[[], object] = lambda: not resources.mesh.directory.instances(service)  # noqa: E731
+        await until(instances)
+
+
+@pytest.fixture
+async def shop(start: Start) -> Shop:
+    return Shop(await start("users"), await start("inventory"), await start("orders"))
+
+
+async def test_an_order_is_placed_read_and_cancelled(shop: Shop) -> None:
+    body = {"user_id": 7, "items": [TEA, {"sku": "mug-stoneware", "quantity": 1}]}
+    placed = await shop.orders.client.post("/orders", json=body)
+    assert placed.status_code == 201, placed.text
+    order, path = placed.json(), placed.headers["location"]
+    assert path == f"/orders/{order['id']}"
+    assert list(order) == ["id", "user_id", "state", "items", "created_at"]
+    assert (order["user_id"], order["state"], order["items"]) == (7, "confirmed", body["items"])
+    assert await shop.orders.get(path) == order
+    assert await shop.available() == 9_998
+
+    for _ in range(2):
+        assert await shop.orders.ask("POST", f"{path}/cancel", 200) == {**order, "state": "cancelled"}
+    await shop.orders.ask("DELETE", path, 204)
+    assert await shop.available() == 10_000
+    assert (await shop.orders.get(path))["state"] == "cancelled"
+
+
+async def test_an_order_can_be_cancelled_by_delete(shop: Shop) -> None:
+    order = await shop.order()
+    await shop.orders.ask("DELETE", f"/orders/{order['id']}", 204)
+    assert (await shop.orders.get(f"/orders/{order['id']}"))["state"] == "cancelled"
+    assert await shop.available() == 10_000
+
+
+async def test_an_unknown_user_is_named_and_nothing_is_written(shop: Shop) -> None:
+    for user_id in (101, 2**63 - 1):
+        problem = await shop.order(422, user_id=user_id)
+        assert [error["path"] for error in problem["errors"]] == ["body.user_id"]
+    assert (await shop.written(), await shop.available()) == (0, 10_000)
+
+
+async def test_an_unknown_item_is_named_by_its_place(shop: Shop) -> None:
+    problem = await shop.order(422, items=[TEA, {"sku": "no-such-tea", "quantity": 1}])
+    assert problem["code"] == "invalid_input"
+    assert [error["path"] for error in problem["errors"]] == ["body.items.1.sku"]
+    assert (await shop.written(), await shop.available()) == (0, 10_000)
+
+
+async def test_what_is_out_of_stock_is_a_conflict(shop: Shop) -> None:
+    problem = await shop.order(409, items=[TEA, {"sku": "tea-gyokuro", "quantity": 1}])
+    assert (problem["code"], problem["skus"]) == ("out_of_stock", ["tea-gyokuro"])
+    assert (await shop.written(), await shop.available()) == (0, 10_000)
+
+
+@pytest.mark.parametrize("away", ["users", "inventory"])
+@pytest.mark.parametrize("known", [True, False], ids=["known to be away", "not known yet"])
+async def test_a_peer_that_is_away_makes_orders_unavailable_for_now(shop: Shop, away: str, known: bool) -> None:
+    await getattr(shop, away).stop()
+    if known:
+        await shop.until_gone(away)
+    answer = await shop.orders.client.post("/orders", json={"user_id": 7, "items": [TEA]})
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await shop.orders.get("/orders"))["items"] == []
+
+
+async def test_an_order_is_not_cancelled_while_the_inventory_is_away(shop: Shop) -> None:
+    order = await shop.order()
+    await shop.inventory.stop()
+    await shop.orders.ask("POST", f"/orders/{order['id']}/cancel", 503)
+    assert (await shop.orders.get(f"/orders/{order['id']}"))["state"] == "cancelling"
+
+
+async def test_of_many_orders_for_the_last_kettles_none_is_sold_twice(shop: Shop) -> None:
+    await shop.inventory.ask("PATCH", "/inventory/kettle-cast-iron", 200, json={"available": 5})
+    body = {"user_id": 7, "items": [{"sku": "kettle-cast-iron", "quantity": 1}]}
+    answers = await asyncio.gather(*(shop.orders.client.post("/orders", json=body) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 15
+    assert await shop.available("kettle-cast-iron") == 0
+    assert await shop.written() == 5
+
+
+async def test_orders_are_listed_by_user_and_page(shop: Shop) -> None:
+    for user_id in (7, 8, 7, 7):
+        await shop.order(user_id=user_id)
+    answer = await shop.orders.client.get("/orders", params={"user_id": 7, "limit": 2})
+    assert [order["user_id"] for order in answer.json()["items"]] == [7, 7]
+    link = str(answer.links["next"]["url"])
+    assert "user_id=7" in link
+    rest = await shop.orders.get(link)
+    assert (len(rest["items"]), rest["next"]) == (1, None)
+    assert len((await shop.orders.get("/orders"))["items"]) == 4
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_an_order_that_does_not_exist_is_not_found(shop: Shop, method: str) -> None:
+    await shop.orders.ask(method, "/orders/99", 404)
+    await shop.orders.ask("POST", "/orders/99/cancel", 404)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "text for an id": ({"user_id": "7"}, "body.user_id"),
+    "no id": ({"user_id": 0}, "body.user_id"),
+    "beyond 64 bits": ({"user_id": 2**63}, "body.user_id"),
+    "nothing": ({"items": []}, "body.items"),
+    "text for a number": ({"items": [{**TEA, "quantity": "2"}]}, "body.items.0.quantity"),
+    "too many": ({"items": [{**TEA, "quantity": 1001}]}, "body.items.0.quantity"),
+    "twice": ({"items": [TEA, TEA]}, "body.items.1.sku"),
+    "NUL": ({"items": [{**TEA, "sku": "tea\0"}]}, "body.items.0.sku"),
+    "unknown field": ({"state": "confirmed"}, "body.state"),
+}
+
+
+async def test_a_bad_order_is_refused_by_its_field_and_leaves_nothing(shop: Shop) -> None:
+    for changes, path in BAD.values():
+        problem = await shop.order(422, **changes)
+        assert [error["path"] for error in problem["errors"]] == [path]
+    assert (await shop.written(), await shop.available()) == (0, 10_000)
+
+
+async def test_a_bad_query_is_refused_by_its_parameter(shop: Shop) -> None:
+    for query, path in {"user_id=0": "query.user_id", "user_id=x": "query.user_id", "cursor=x": "query.cursor"}.items():
+        problem = await shop.orders.ask("GET", f"/orders?{query}", 422)
+        assert [error["path"] for error in problem["errors"]] == [path]

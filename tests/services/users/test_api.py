@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.services.conftest import Running, Start
+
+ADA = {"name": "Ada", "email": "ada@example.com"}
+
+
+@pytest.fixture
+async def users(start: Start) -> Running:
+    return await start("users")
+
+
+async def test_the_example_of_every_tutorial(users: Running) -> None:
+    answer = await users.client.get("/users/7")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["id", "name", "email", "created_at"]
+    assert answer.text.startswith('{"id":7,"name":"User7","email":"user7@example.com"')
+    assert answer.json()["created_at"] == "2026-01-01T00:00:00Z"
+
+
+async def test_a_user_lives_from_creation_to_removal(users: Running) -> None:
+    created = await users.client.post("/users", json=ADA)
+    assert created.status_code == 201
+    path = created.headers["location"]
+    assert await users.get(path) == created.json()
+    assert created.json()["name"] == "Ada"
+
+    replaced = await users.ask("PUT", path, 200, json={"name": "Countess", "email": "c@example.com"})
+    assert replaced == {**created.json(), "name": "Countess", "email": "c@example.com"}
+    changed = await users.ask("PATCH", path, 200, json={"name": "Lovelace"})
+    assert changed == {**replaced, "name": "Lovelace"}
+    assert await users.ask("PATCH", path, 200, json={}) == changed
+
+    assert await users.ask("DELETE", path, 204) is None
+    for method in ("GET", "DELETE", "PUT", "PATCH"):
+        body = {"json": ADA} if method.startswith("P") else {}
+        assert (await users.ask(method, path, 404, **body))["code"] == "not_found"
+
+
+async def test_pages_lead_through_all_users(users: Running) -> None:
+    seen: list[int] = []
+    url: str | None = "/users?limit=30"
+    while url is not None:
+        answer = await users.client.get(url)
+        page = answer.json()
+        seen += [user["id"] for user in page["items"]]
+        link = answer.links.get("next")
+        assert (page["next"] is None) == (link is None)
+        url = str(link["url"]) if link else None
+    assert seen == list(range(1, 101))
+
+
+async def test_a_page_holds_twenty_unless_asked(users: Running) -> None:
+    page = await users.get("/users")
+    assert len(page["items"]) == 20
+    rest = await users.get("/users", params={"cursor": page["next"], "limit": 100})
+    assert len(rest["items"]) == 80
+    assert rest["next"] is None
+
+
+async def test_an_email_address_belongs_to_one_user(users: Running) -> None:
+    await users.ask("POST", "/users", 201, json=ADA)
+    for email in ("ada@example.com", "ADA@Example.com"):
+        problem = await users.ask("POST", "/users", 409, json={"name": "Another", "email": email})
+        assert problem["code"] == "email_taken"
+    await users.ask("PUT", "/users/7", 409, json=ADA)
+    await users.ask("PATCH", "/users/7", 409, json={"email": "ada@example.com"})
+    assert (await users.get("/users/7"))["name"] == "User7"
+
+
+BAD_BODIES: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "body.name"),
+    "null": ({**ADA, "name": None}, "body.name"),
+    "a number": ({**ADA, "name": 7}, "body.name"),
+    "empty": ({**ADA, "name": "  "}, "body.name"),
+    "too long": ({**ADA, "name": "x" * 101}, "body.name"),
+    "NUL": ({**ADA, "name": "A\0da"}, "body.name"),
+    "NUL in the address": ({**ADA, "email": "a\0@example.com"}, "body.email"),
+    "no address": ({**ADA, "email": "ada"}, "body.email"),
+    "two lines": ({**ADA, "email": "ada@example.com\n"}, "body.email"),
+    "a long address": ({**ADA, "email": "a@" + "b." * 200 + "com"}, "body.email"),
+    "unknown field": ({**ADA, "admin": True}, "body.admin"),
+    "own id": ({**ADA, "id": 7}, "body.id"),
+}
+
+
+@pytest.mark.parametrize(("body", "path"), BAD_BODIES.values(), ids=BAD_BODIES)
+@pytest.mark.parametrize(("method", "url"), [("POST", "/users"), ("PUT", "/users/7"), ("PATCH", "/users/7")])
+async def test_a_bad_body_is_refused_by_its_field(users: Running, method: str, url: str, body: Any, path: str) -> None:
+    if method == "PATCH" and not body:
+        return
+    problem = await users.ask(method, url, 422, json=body)
+    assert path in [error["path"] for error in problem["errors"]]
+    assert (await users.get("/users/7"))["name"] == "User7"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'"text"', b"[]", b"7", b"null", b'{"name": "\\ud800"}'])
+async def test_what_is_no_object_is_refused(users: Running, content: bytes) -> None:
+    answer = await users.client.post("/users", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("0", 422),
+        ("-1", 404),
+        (str(2**63), 422),
+        ("9" * 5000, 404),
+        (str(2**63 - 1), 404),
+        ("seven", 404),
+        ("7%00", 404),
+    ],
+)
+async def test_ids_that_no_user_can_have(users: Running, path: str, status: int) -> None:
+    await users.ask("GET", f"/users/{path}", status)
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("limit=0", "query.limit"),
+        ("limit=101", "query.limit"),
+        ("limit=-1", "query.limit"),
+        ("limit=many", "query.limit"),
+        ("cursor=%00", "query.cursor"),
+        ("cursor=", "query.cursor"),
+        ("cursor=c3RlYQ", "query.cursor"),
+        ("cursor=" + "x" * 600, "query.cursor"),
+    ],
+)
+async def test_a_bad_query_is_refused_by_its_parameter(users: Running, query: str, path: str) -> None:
+    problem = await users.ask("GET", f"/users?{query}", 422)
+    assert [error["path"] for error in problem["errors"]] == [path]
+
+
+async def test_the_document_says_what_may_be_left_out(users: Running) -> None:
+    document = await users.get("/openapi.json")
+    schemas = document["components"]["schemas"]
+    assert schemas["UserIn"]["required"] == ["name", "email"]
+    assert "required" not in schemas["UserChanges"]
+    assert "default" not in json.dumps(schemas["UserChanges"])
