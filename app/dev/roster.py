@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.mesh import record, registry
 from app.mesh.keys import Keys
-from app.mesh.record import Instance, Load
+from app.mesh.registry import operations, record
+from app.mesh.registry.record import Instance, Load
 from app.settings import RegistrySettings
 
 
@@ -26,9 +26,9 @@ def read(redis_url: str, settings: RegistrySettings) -> tuple[Member, ...]:
     Raises:
         Unavailable: Redis is away.
     """
-    client = registry.BlockingRegistry(registry.blocking_client(redis_url))
+    client = operations.BlockingRegistry(operations.blocking_client(redis_url))
     try:
-        snapshot = client.run(registry.snapshot(Keys(settings.namespace)))
+        snapshot = client.run(operations.snapshot(Keys(settings.namespace)))
     finally:
         client.close()
     members = [_member(entry, snapshot.now_ms, settings) for entry in snapshot.entries]
@@ -36,7 +36,7 @@ def read(redis_url: str, settings: RegistrySettings) -> tuple[Member, ...]:
     return tuple(sorted(known, key=lambda member: (member.instance.service, member.instance.id)))
 
 
-def _member(entry: registry.Entry, now_ms: int, settings: RegistrySettings) -> Member | None:
+def _member(entry: operations.Entry, now_ms: int, settings: RegistrySettings) -> Member | None:
     try:
         instance = record.decode(entry.record, settings.allowed_networks)
         beat_ms, load = record.decode_load(entry.load)

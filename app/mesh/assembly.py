@@ -12,20 +12,20 @@ import redis.asyncio
 
 from app.deadline import Deadlines
 from app.errors import Misconfigured
-from app.mesh import record, registry
-from app.mesh.balancer import Balancer
-from app.mesh.balancer import Policy as BalancerPolicy
-from app.mesh.client import Mesh
-from app.mesh.directory import Directory, longest_block_seconds
-from app.mesh.diskcopy import DiskCopy
+from app.mesh.balancing.balancer import Balancer
+from app.mesh.balancing.balancer import Policy as BalancerPolicy
+from app.mesh.calling.client import Mesh
+from app.mesh.calling.transport import AiohttpTransport
 from app.mesh.keys import Keys
 from app.mesh.lag import LoopLag
 from app.mesh.observer import NullObserver, Observer
-from app.mesh.presence import Presence
-from app.mesh.record import Instance, Load, PoisonedRecord
-from app.mesh.registry import Registry
-from app.mesh.transport import AiohttpTransport
-from app.mesh.view import Table
+from app.mesh.registry import operations, record
+from app.mesh.registry.directory import Directory, longest_block_seconds
+from app.mesh.registry.diskcopy import DiskCopy
+from app.mesh.registry.operations import Registry
+from app.mesh.registry.presence import Presence
+from app.mesh.registry.record import Instance, Load, PoisonedRecord
+from app.mesh.registry.view import Table
 from app.settings import RegistrySettings, Settings
 
 
@@ -74,7 +74,7 @@ async def open_mesh(
         transport = await stack.enter_async_context(
             AiohttpTransport(settings.client, networks=slice_.allowed_networks, deadlines=deadlines)
         )
-        watch = registry.watch_client(redis_url, block_seconds=longest_block_seconds(slice_))
+        watch = operations.watch_client(redis_url, block_seconds=longest_block_seconds(slice_))
         directory = Directory(
             registry=Registry(redis, keys),
             watched=Registry(watch, keys),

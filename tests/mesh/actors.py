@@ -15,11 +15,11 @@ from aiohttp import web
 
 from app import settings as app_settings
 from app.mesh import Mesh, open_mesh
-from app.mesh import registry as operations
 from app.mesh.keys import Keys
 from app.mesh.observer import Attempt, DirectoryChange, RegistryContact
-from app.mesh.record import Instance, Load
-from app.mesh.registry import BlockingRegistry
+from app.mesh.registry import operations
+from app.mesh.registry.operations import BlockingRegistry
+from app.mesh.registry.record import Instance, Load
 from app.settings import Settings
 
 PATIENCE_SECONDS = 20.0

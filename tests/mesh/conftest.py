@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from app.mesh.keys import Keys
-from app.mesh.registry import BlockingRegistry, blocking_client
+from app.mesh.registry.operations import BlockingRegistry, blocking_client
 from app.settings import RegistrySettings, Settings
 from tests.mesh import actors
 

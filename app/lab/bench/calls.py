@@ -23,7 +23,7 @@ from app.lab.bench.mesh_call import CONCURRENCY, CREW
 from app.lab.bench.serve import bind
 from app.lab.bench.subjects import views
 from app.mesh import Instance, Mesh, open_mesh
-from app.mesh.balancer import Balancer
+from app.mesh.balancing.balancer import Balancer
 
 _PICKS = 20_000
 _NOWHERE = "http://127.0.0.1:9"

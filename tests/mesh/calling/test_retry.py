@@ -5,8 +5,8 @@ import random
 import pytest
 
 from app.errors import BadReply, DeadlineExceeded, MeshError, NoInstance, PeerUnreachable
-from app.mesh import retry
-from app.mesh.retry import Budget, Policy, Verdict
+from app.mesh.calling import retry
+from app.mesh.calling.retry import Budget, Policy, Verdict
 
 POLICY = Policy()
 UNSENT, CUT = PeerUnreachable(sent=False), PeerUnreachable(sent=True)

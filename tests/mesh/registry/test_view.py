@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.mesh import view
-from app.mesh.record import Instance
-from app.mesh.registry import Position
-from app.mesh.view import Table, Update, View
+from app.mesh.registry import view
+from app.mesh.registry.operations import Position
+from app.mesh.registry.record import Instance
+from app.mesh.registry.view import Table, Update, View
 from tests.mesh.actors import instance
 
 NOW = 1000.0

@@ -10,11 +10,10 @@ import redis
 import redis.asyncio
 
 from app.errors import Unavailable
-from app.mesh import record
-from app.mesh import registry as operations
 from app.mesh.keys import Keys
-from app.mesh.record import Instance, Load
-from app.mesh.registry import Beat, BlockingRegistry, Leave, Position, Registry, Snapshot, Sweep
+from app.mesh.registry import operations, record
+from app.mesh.registry.operations import Beat, BlockingRegistry, Leave, Position, Registry, Snapshot, Sweep
+from app.mesh.registry.record import Instance, Load
 from app.settings import RegistrySettings
 from tests.mesh.actors import instance
 

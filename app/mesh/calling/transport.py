@@ -18,7 +18,7 @@ from yarl import URL
 
 from app.deadline import Deadlines
 from app.errors import BadInput, BadReply, DeadlineExceeded, MeshError, PeerUnreachable
-from app.mesh.record import Instance, Network, allowed
+from app.mesh.registry.record import Instance, Network, allowed
 from app.settings import ClientSettings
 
 # A bit below the server's 75 s, so that it is we who close an idle connection, not the peer under a request.

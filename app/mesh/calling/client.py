@@ -18,15 +18,15 @@ import orjson
 from app import context
 from app.deadline import Deadlines
 from app.errors import DeadlineExceeded, MeshError, NoInstance
-from app.mesh import retry
-from app.mesh.balancer import Balancer, Pick
-from app.mesh.directory import Directory
+from app.mesh.balancing.balancer import Balancer, Pick
+from app.mesh.calling import retry
+from app.mesh.calling.reply import Reply, ReplyHeaders, StreamedReply
+from app.mesh.calling.retry import Budget, Verdict
+from app.mesh.calling.transport import Body, Exchange, Headers, Request, Transport
 from app.mesh.observer import Attempt, Observer
-from app.mesh.presence import Presence
-from app.mesh.record import Instance
-from app.mesh.reply import Reply, ReplyHeaders, StreamedReply
-from app.mesh.retry import Budget, Verdict
-from app.mesh.transport import Body, Exchange, Headers, Request, Transport
+from app.mesh.registry.directory import Directory
+from app.mesh.registry.presence import Presence
+from app.mesh.registry.record import Instance
 from app.settings import ClientSettings
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import orjson
 import pytest
 import structlog
 
-from app.mesh.diskcopy import DiskCopy
+from app.mesh.registry.diskcopy import DiskCopy
 from tests.mesh.actors import instance
 
 NETWORKS = (ip_network("127.0.0.0/8"),)

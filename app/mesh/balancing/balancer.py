@@ -15,7 +15,7 @@ from math import exp
 from types import TracebackType
 from typing import Self
 
-from app.mesh.record import Instance
+from app.mesh.registry.record import Instance
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from app.errors import BadReply, MeshError, Unavailable
-from app.mesh.reply import Reply, ReplyHeaders
+from app.mesh.calling.reply import Reply, ReplyHeaders
 
 
 def headers(*pairs: tuple[str, str]) -> ReplyHeaders:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.errors import BadReply, Unavailable
-from app.mesh.transport import Exchange
+from app.mesh.calling.transport import Exchange
 
 
 class ReplyHeaders(Mapping[str, str]):

@@ -16,11 +16,11 @@ from typing import Self
 
 from app import telemetry
 from app.errors import Unavailable
-from app.mesh import registry
 from app.mesh.keys import Keys
 from app.mesh.observer import Observer, RegistryContact
-from app.mesh.record import Instance, Load, State
-from app.mesh.registry import BlockingRegistry
+from app.mesh.registry import operations
+from app.mesh.registry.operations import BlockingRegistry
+from app.mesh.registry.record import Instance, Load, State
 from app.settings import RegistrySettings
 
 _log = telemetry.log("mesh.presence")
@@ -52,7 +52,7 @@ class Presence:
         self._instance = instance
         self._settings, self._observer, self._load = settings, observer, load
         self._keys = Keys(settings.namespace)
-        self._registry = BlockingRegistry(registry.blocking_client(redis_url))
+        self._registry = BlockingRegistry(operations.blocking_client(redis_url))
         self._rng = rng or random.Random()
         self._wake, self._stopping, self._first = threading.Event(), threading.Event(), threading.Event()
         self._healthy: bool | None = None
@@ -108,17 +108,17 @@ class Presence:
     def _beat(self) -> None:
         load = self._load()
         told = announced(self._instance, load, self._settings.lease_seconds)
-        beat = self._registry.run(registry.heartbeat(self._keys, self._settings, told, load))
+        beat = self._registry.run(operations.heartbeat(self._keys, self._settings, told, load))
         self._contact(healthy=True)
         self._note_refusal(refused=beat.outcome == "refused")
-        swept = self._registry.run(registry.sweep(self._keys, self._settings))
+        swept = self._registry.run(operations.sweep(self._keys, self._settings))
         if swept.removed:
             _log.info("expired instances taken out", removed=[instance_id for _, instance_id in swept.removed])
         if swept.outcome == "held":
             _log.warning("registry was away: all leases extended")
 
     def _leave(self) -> None:
-        self._registry.run(registry.deregister(self._keys, self._settings, self._instance))
+        self._registry.run(operations.deregister(self._keys, self._settings, self._instance))
 
     def _contact(self, *, healthy: bool, reason: str = "") -> None:
         if healthy == self._healthy:

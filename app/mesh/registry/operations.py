@@ -22,9 +22,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.errors import Unavailable
-from app.mesh import record
 from app.mesh.keys import RETENTION_MS, Keys
-from app.mesh.record import Instance, Load
+from app.mesh.registry import record
+from app.mesh.registry.record import Instance, Load
 from app.settings import RegistrySettings
 
 T = TypeVar("T")
@@ -186,7 +186,7 @@ def _read_snapshot(reply: list[Any]) -> Snapshot:
 @cache
 def source(script: str) -> str:
     """The Lua text of `script`, behind the prelude that they share."""
-    folder = resources.files("app.mesh") / "scripts"
+    folder = resources.files("app.mesh.registry") / "scripts"
     return "".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", script))
 
 

@@ -20,12 +20,12 @@ import redis.asyncio
 
 from app import telemetry
 from app.errors import Unavailable
-from app.mesh import record, view
-from app.mesh.diskcopy import DiskCopy
 from app.mesh.observer import DirectoryChange, Observer, RegistryContact
-from app.mesh.record import Instance, Load, PoisonedRecord
-from app.mesh.registry import Change, Entry, Position, Registry
-from app.mesh.view import Table, Update, View
+from app.mesh.registry import record, view
+from app.mesh.registry.diskcopy import DiskCopy
+from app.mesh.registry.operations import Change, Entry, Position, Registry
+from app.mesh.registry.record import Instance, Load, PoisonedRecord
+from app.mesh.registry.view import Table, Update, View
 from app.settings import RegistrySettings
 
 _log = telemetry.log("mesh.directory")

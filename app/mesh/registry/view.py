@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.mesh.record import Instance
-from app.mesh.registry import Position
+from app.mesh.registry.operations import Position
+from app.mesh.registry.record import Instance
 
 Key = tuple[str, str]
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from app.mesh.balancer import Balancer, Policy
-from app.mesh.record import Instance
+from app.mesh.balancing.balancer import Balancer, Policy
+from app.mesh.registry.record import Instance
 from tests.mesh.actors import instance
 
 SLOW, QUICK = instance(id="slow"), instance(id="quick")

@@ -15,11 +15,11 @@ import structlog
 
 from app.dev import redis as embedded_redis
 from app.errors import NoInstance
-from app.mesh import Mesh, record
-from app.mesh import registry as operations
-from app.mesh.directory import cancelled
+from app.mesh import Mesh
 from app.mesh.keys import Keys
-from app.mesh.registry import BlockingRegistry
+from app.mesh.registry import operations, record
+from app.mesh.registry.directory import cancelled
+from app.mesh.registry.operations import BlockingRegistry
 from app.settings import Settings
 from tests.mesh.actors import Line, Witness, beat, fast_settings, instance, mesh_of, redis_line, until
 

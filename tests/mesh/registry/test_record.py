@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.mesh import record
-from app.mesh.record import Instance, Load, PoisonedRecord
+from app.mesh.registry import record
+from app.mesh.registry.record import Instance, Load, PoisonedRecord
 from tests.mesh.actors import instance
 
 NETWORKS = tuple(ip_network(n) for n in ("127.0.0.0/8", "::1/128", "10.0.0.0/8"))

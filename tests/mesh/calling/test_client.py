@@ -18,8 +18,8 @@ from app import context
 from app.context import Context
 from app.errors import BadInput, BadReply, BodyTooLarge, DeadlineExceeded, Misconfigured, NoInstance, PeerUnreachable
 from app.mesh import Mesh
-from app.mesh.registry import BlockingRegistry
-from app.mesh.transport import decoded
+from app.mesh.calling.transport import decoded
+from app.mesh.registry.operations import BlockingRegistry
 from app.settings import Settings
 from tests.mesh.actors import Witness, beat, fast_settings, http_peer, instance, mesh_of, raw_peer, refused_url, until
 

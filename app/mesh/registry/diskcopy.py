@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from app import telemetry
-from app.mesh import record
-from app.mesh.record import Instance, Network, PoisonedRecord
+from app.mesh.registry import record
+from app.mesh.registry.record import Instance, Network, PoisonedRecord
 
 _log = telemetry.log("mesh.diskcopy")
 _FORMAT = 1

@@ -10,11 +10,11 @@ import pytest
 import redis
 import structlog
 
-from app.mesh import presence
 from app.mesh.keys import Keys
 from app.mesh.lag import LoopLag
-from app.mesh.record import Load
-from app.mesh.registry import BlockingRegistry
+from app.mesh.registry import presence
+from app.mesh.registry.operations import BlockingRegistry
+from app.mesh.registry.record import Load
 from app.settings import Settings
 from tests.mesh.actors import beat, instance, mesh_of, until
 

@@ -1,0 +1,4 @@
+"""Whom to pick.
+
+balancer    power of two choices with peak EWMA
+"""
