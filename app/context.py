@@ -13,16 +13,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Literal
 
 REQUEST_ID = "x-request-id"
 TIMEOUT_MS = "x-request-timeout-ms"
 CALLER = "x-mesh-caller"
 ATTEMPT = "x-mesh-attempt"
 SANDBOX = "x-mesh-sandbox"
+PRIORITY = "x-mesh-priority"
+# The id of the instance that a request is meant for: an address may have been taken over by another process.
+TARGET = "x-mesh-target"
+# Of replies: the peer did nothing, and says why (``overloaded``, ``misdirected``), so any method may be repeated.
+UNPROCESSED = "x-mesh-unprocessed"
+# Of replies: the peer is about to leave; who sees it picks another one from now on.
+DRAINING = "x-mesh-draining"
 TRACEPARENT = "traceparent"
 
 # What a call keeps back of the remaining time, so that a reply can still be written when a peer runs out of it.
 HOP_RESERVE_SECONDS = 0.005
+
+Priority = Literal["critical", "normal", "sheddable"]
+_PRIORITIES: dict[str, Priority] = {"critical": "critical", "normal": "normal", "sheddable": "sheddable"}
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -32,7 +43,7 @@ class Context:
     """One request: its id, its deadline (monotonic seconds, ``inf`` for none), who asked, and for which time.
 
     `attempt` is above 1 where the caller asks again: what it then calls itself is not tried again, since with every
-    layer that repeats the load would multiply.
+    layer that repeats the load would multiply. `priority` says who is shed first when a process has too much to do.
     """
 
     request_id: str
@@ -41,6 +52,7 @@ class Context:
     sandbox: str | None = None
     traceparent: str | None = None
     attempt: int = 1
+    priority: Priority = "normal"
 
     def remaining_seconds(self, now: float | None = None) -> float:
         return self.deadline - (time.monotonic() if now is None else now)
@@ -53,6 +65,8 @@ class Context:
             headers[TIMEOUT_MS] = str(max(0, int(left * 1000)))
         if self.sandbox is not None:
             headers[SANDBOX] = self.sandbox
+        if self.priority != "normal":
+            headers[PRIORITY] = self.priority
         if self.traceparent is not None:
             headers[TRACEPARENT] = self.traceparent
         return headers
@@ -96,6 +110,7 @@ def from_headers(headers: Mapping[str, str], *, max_seconds: float, now: float |
         sandbox=_safe(headers.get(SANDBOX)),
         traceparent=_safe(headers.get(TRACEPARENT)),
         attempt=_attempt(headers.get(ATTEMPT, "")),
+        priority=_PRIORITIES.get(headers.get(PRIORITY, ""), "normal"),
     )
 
 

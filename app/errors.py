@@ -5,13 +5,20 @@
     │   ├── MalformedJSON 400 malformed_json
     │   ├── UnsupportedMediaType 415 unsupported_media_type
     │   ├── BodyTooLarge 413 body_too_large
+    │   ├── RequestTimeout 408 request_timeout    the body came too slowly, or not at all
+    │   ├── Misdirected 421 misdirected           meant for another instance than the one it reached; nothing was done
+    │   ├── TooManyRequests 429 rate_limited      ``retry_after`` says when the next one is welcome
     │   └── InvalidInput 422 invalid_input    it can be read, and breaks a rule; ``errors`` names the fields
     ├── NotFound 404 not_found
     ├── Conflict 409 conflict                 the state forbids it (out of stock, duplicate)
     ├── Unavailable 503 unavailable           try again later: ``retry_after`` says when
+    │   ├── Overloaded 503 overloaded             more than this process can serve; nothing was done
+    │   ├── NotAcquired 503 not_acquired          a distributed lock was not to be had in time
+    │   ├── LeaseLost 503 lease_lost              held no longer: somebody else may hold it now
     │   └── MeshError 503 mesh_error          a call to a peer did not succeed
     │       ├── NoInstance 503 no_instance         nobody is registered and ready
     │       ├── PeerUnreachable 503 peer_unreachable   refused, reset or cut; ``sent`` tells if it may have arrived
+    │       ├── CircuitOpen 503 circuit_open       rejected here, without a call, while the peer recovers
     │       ├── DeadlineExceeded 504 deadline_exceeded
     │       └── BadReply 502 bad_reply             a peer answered what its contract does not allow
     └── Misconfigured 500 misconfigured       a setting or a service definition is wrong: refuse to start
@@ -70,6 +77,20 @@ class BodyTooLarge(BadInput):
     status, code, title = 413, "body_too_large", "Request body too large"
 
 
+class RequestTimeout(BadInput):
+    status, code, title = 408, "request_timeout", "The request came too slowly"
+
+
+class Misdirected(BadInput):
+    """It reached another instance than the one it was meant for; nothing was done, so any method may be repeated."""
+
+    status, code, title = 421, "misdirected", "Not the instance that was asked for"
+
+
+class TooManyRequests(BadInput):
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
 class InvalidInput(BadInput):
     """Readable input that breaks a rule.
 
@@ -95,6 +116,20 @@ class Unavailable(PlatformError):
     status, code, title = 503, "unavailable", "Service unavailable"
 
 
+class Overloaded(Unavailable):
+    """More than this process can serve now; nothing was done, so any method may be repeated elsewhere."""
+
+    code, title = "overloaded", "Too busy"
+
+
+class NotAcquired(Unavailable):
+    code, title = "not_acquired", "The lock is held by somebody else"
+
+
+class LeaseLost(Unavailable):
+    code, title = "lease_lost", "The lease was lost"
+
+
 class MeshError(Unavailable):
     """A call to a peer did not succeed."""
 
@@ -117,6 +152,12 @@ class PeerUnreachable(MeshError):
     def __init__(self, detail: str = "", *, sent: bool, retry_after: float | None = 1.0) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.sent = sent
+
+
+class CircuitOpen(MeshError):
+    """Rejected without a call: a rejection is no failure of the peer's. ``retry_after`` says when probes begin."""
+
+    code, title = "circuit_open", "Circuit breaker open"
 
 
 class DeadlineExceeded(MeshError):

@@ -48,6 +48,7 @@ async def open_mesh(
     cache_file: Path | None = None,
     instance_id: str | None = None,
     in_flight: Callable[[], int] = lambda: 0,
+    limit: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[Mesh]:
     """Open the mesh for one process: on entry it can call, after ``await mesh.register()`` it can be called.
 
@@ -58,6 +59,7 @@ async def open_mesh(
         redis_url: for the two connections of the mesh's own, the watch and the presence thread.
         url: where peers reach this process.
         in_flight: the number of requests being served, read from the presence thread.
+        limit: how many it would serve at once, 0 if unlimited; read from the presence thread.
 
     Raises:
         Misconfigured: the process's own record would be refused by its peers, or the lease is too short.
@@ -90,7 +92,7 @@ async def open_mesh(
             redis_url=redis_url,
             settings=slice_,
             observer=watcher,
-            load=lambda: Load(in_flight=in_flight(), loop_lag_seconds=lag.seconds),
+            load=lambda: Load(in_flight=in_flight(), limit=limit(), loop_lag_seconds=lag.seconds),
         )
         mesh = Mesh(
             directory=directory,

@@ -44,6 +44,29 @@ class RegistryContact(NamedTuple):
     healthy: bool
 
 
+Kind = Literal[
+    "breaker", "ejection", "hedge", "fallback", "flight", "suspect", "drain", "shed", "cache", "lock", "leader", "rate"
+]  # fmt: skip
+
+
+class Decision(NamedTuple):
+    """Something was decided that an operator may want to count.
+
+    Args:
+        kind: which mechanism decided.
+        service: about whom: the peer's service, a cache's, a lock's or a job's name; never of unbounded variety.
+        outcome: a word from a short list of the mechanism's own, as in ``open``, ``half_open``, ``closed``.
+        instance: the one concerned, if it is about one; not a metric's label.
+        detail: for the reader of a log.
+    """
+
+    kind: Kind
+    service: str
+    outcome: str
+    instance: str = ""
+    detail: str = ""
+
+
 class Observer(Protocol):
     """Called inline on the event loop (`registry_contact` also from the presence thread): must not block or raise."""
 
@@ -52,6 +75,8 @@ class Observer(Protocol):
     def directory_changed(self, details: DirectoryChange, /) -> None: ...
 
     def registry_contact(self, details: RegistryContact, /) -> None: ...
+
+    def decision(self, details: Decision, /) -> None: ...
 
 
 class NullObserver:
@@ -64,4 +89,7 @@ class NullObserver:
         """Nothing to do."""
 
     def registry_contact(self, details: RegistryContact, /) -> None:
+        """Nothing to do."""
+
+    def decision(self, details: Decision, /) -> None:
         """Nothing to do."""

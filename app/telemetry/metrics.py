@@ -171,6 +171,15 @@ class _RegistryContact(Protocol):
     def healthy(self) -> bool: ...
 
 
+class _Decision(Protocol):
+    @property
+    def kind(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+
+
 class MeshMetrics:
     """The mesh's observer that counts; peers are told apart by service, not by instance, which come and go."""
 
@@ -191,6 +200,12 @@ class MeshMetrics:
             registry=registry,
         )
         self._retries = Counter("mesh_retries", "Attempts followed by another.", ("peer",), registry=registry)
+        self._decisions = Counter(
+            "mesh_decisions",
+            "What the mesh decided, by mechanism: breaker, ejection, hedge, fallback, shed, cache …",
+            ("kind", "subject", "outcome"),
+            registry=registry,
+        )
         self._changes = Counter(
             "mesh_directory_changes", "Changes of the list of peers.", ("source",), registry=registry
         )
@@ -229,3 +244,6 @@ class MeshMetrics:
 
     def registry_contact(self, details: _RegistryContact, /) -> None:
         self._reachable.labels(details.room).set(1 if details.healthy else 0)
+
+    def decision(self, details: _Decision, /) -> None:
+        self._decisions.labels(details.kind, details.service, details.outcome).inc()

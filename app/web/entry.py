@@ -23,6 +23,7 @@ _WANTED = {
         context.CALLER,
         context.ATTEMPT,
         context.SANDBOX,
+        context.PRIORITY,
         context.TRACEPARENT,
         "grpc-timeout",
         "x-envoy-expected-rq-timeout-ms",
@@ -34,7 +35,7 @@ _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left before its answer; it is only ever logged
 
 # What only a peer may say of itself.
-_OF_PEERS = frozenset({context.CALLER, context.ATTEMPT})
+_OF_PEERS = frozenset({context.CALLER, context.ATTEMPT, context.PRIORITY})
 
 _log = telemetry.log("web.access")
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from app import settings as app_settings
 from app.mesh import Mesh, open_mesh
 from app.mesh.keys import Keys
-from app.mesh.observer import Attempt, DirectoryChange, RegistryContact
+from app.mesh.observer import Attempt, Decision, DirectoryChange, RegistryContact
 from app.mesh.registry import operations
 from app.mesh.registry.operations import BlockingRegistry
 from app.mesh.registry.record import Instance, Load
@@ -57,6 +57,7 @@ class Witness:
     attempts: list[Attempt] = field(default_factory=list)
     changes: list[DirectoryChange] = field(default_factory=list)
     contacts: list[RegistryContact] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
     def attempt(self, details: Attempt, /) -> None:
         self.attempts.append(details)
@@ -66,6 +67,9 @@ class Witness:
 
     def registry_contact(self, details: RegistryContact, /) -> None:
         self.contacts.append(details)
+
+    def decision(self, details: Decision, /) -> None:
+        self.decisions.append(details)
 
 
 @asynccontextmanager

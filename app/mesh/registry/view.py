@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from app.mesh.registry.operations import Position
 from app.mesh.registry.record import Instance
+from app.mesh.registry.rules import Rule
 
 Key = tuple[str, str]
 
@@ -107,6 +108,7 @@ class Table:
     ready: Mapping[str, tuple[Instance, ...]] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     depth: int = 0
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def route(self, path: str) -> str | None:
         """The service with the longest announced prefix of `path`, on borders of segments; None if there is none.
