@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     port: int = Field(default=0, ge=0, le=65535)
     advertise_url: str | None = None
+    # A listening socket that was inherited: who starts processes keeps the port while one follows another.
+    listen_fd: int | None = Field(default=None, ge=3)
+    # Opens /_mesh to who knows it; without it, nobody.
+    management_token: SecretStr | None = None
     data_dir: Path = ROOT / ".mesh"
     # Secret: a URL may carry a password, and settings are printed in errors and logs.
     redis_url: SecretStr = Field(
