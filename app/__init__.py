@@ -12,6 +12,7 @@ The map of the house; a room may import the rooms below it, never above, never s
     service                          what a service is
     auth | data | events | mesh      guard | SQL | streams | registry, balancing, client
     telemetry                        logs and metrics
-    settings | context | deadline    configuration, read once | the contextvars of one request | bounded time
+    settings | context | deadline | redis_client
+                                     configuration, read once | the contextvars of one request | bounded time | Redis by URL
     errors                           the one error tree
 """

@@ -23,6 +23,8 @@ SANDBOX = "x-mesh-sandbox"
 PRIORITY = "x-mesh-priority"
 # The id of the instance that a request is meant for: an address may have been taken over by another process.
 TARGET = "x-mesh-target"
+# Of replies to ``/livez``: the id of the instance that answers.
+INSTANCE = "x-mesh-instance"
 # Of replies: the peer did nothing, and says why (``overloaded``, ``misdirected``), so any method may be repeated.
 UNPROCESSED = "x-mesh-unprocessed"
 # Of replies: the peer is about to leave; who sees it picks another one from now on.

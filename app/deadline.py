@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 from weakref import WeakKeyDictionary
@@ -23,19 +24,22 @@ class Timed(Protocol):
     def fire(self) -> None: ...
 
 
+Reprieve = Callable[[], float]
+
+
 class Deadline:
     """One bounded block: cancelled when its time is over, and that cancellation, no other, becomes TimeoutError.
 
     The protocol is that of CPython's ``asyncio.timeouts.Timeout``; entering and leaving need no await.
     """
 
-    __slots__ = ("_bucket", "_cancelling", "_seconds", "_task", "_wheel", "fired")
+    __slots__ = ("_bucket", "_cancelling", "_reprieve", "_seconds", "_task", "_wheel", "fired")
 
     _bucket: set[Timed]
     _task: asyncio.Task[object]
 
-    def __init__(self, wheel: Deadlines, seconds: float) -> None:
-        self._wheel, self._seconds, self.fired = wheel, seconds, False
+    def __init__(self, wheel: Deadlines, seconds: float, reprieve: Reprieve | None) -> None:
+        self._wheel, self._seconds, self._reprieve, self.fired = wheel, seconds, reprieve, False
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -50,6 +54,13 @@ class Deadline:
         """From here on the block may take as long as it likes."""
         self._bucket.discard(self)
 
+    def prolong(self, seconds: float) -> None:
+        """From here on the block has so many seconds."""
+        if not self.fired:
+            self._bucket.discard(self)
+            self._bucket = self._wheel.bucket(self._task.get_loop(), seconds)
+            self._bucket.add(self)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -59,6 +70,10 @@ class Deadline:
             raise TimeoutError from error
 
     def fire(self) -> None:
+        more = self._reprieve() if self._reprieve is not None else 0.0
+        if more > 0:
+            self.prolong(more)
+            return
         self.fired = True
         self._task.cancel()
 
@@ -75,9 +90,16 @@ class Deadlines:
     def __repr__(self) -> str:
         return f"<Deadlines {sum(map(len, self._buckets.values()))} running>"
 
-    def within(self, seconds: float) -> Deadline:
-        """A context manager that bounds its block. Raises: TimeoutError: at the block's end, if it took too long."""
-        return Deadline(self, seconds)
+    def within(self, seconds: float, reprieve: Reprieve | None = None) -> Deadline:
+        """A context manager that bounds its block.
+
+        Args:
+            reprieve: asked when the time is over: how many seconds more; none end the block.
+
+        Raises:
+            TimeoutError: at the block's end, if it took too long.
+        """
+        return Deadline(self, seconds, reprieve)
 
     def bucket(self, loop: asyncio.AbstractEventLoop, seconds: float) -> set[Timed]:
         """Where something belongs that is to fire in `seconds`; discarding it from there is enough to stop it."""

@@ -5,6 +5,7 @@ Rooms get their slice as an argument (``settings.registry``); none of them reads
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
@@ -31,12 +32,86 @@ class RegistrySettings(_Slice):
     allowed_networks: tuple[IPv4Network | IPv6Network, ...]
 
 
+class ServiceCallSettings(_Slice):
+    """How one service is called; what is not set is as for all."""
+
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    attempt_seconds: float | None = Field(default=None, ge=0)
+    retries: int | None = Field(default=None, ge=0, le=5)
+    # All idempotent calls, or those under these path prefixes.
+    hedge: bool | tuple[str, ...] = False
+    # The last good reply to the same GET stands in for a failure if it is no older.
+    stale_seconds: float = Field(default=0, ge=0)
+
+    def hedges(self, path: str) -> bool:
+        """Whether idempotent calls of `path` are hedged."""
+        if isinstance(self.hedge, bool):
+            return self.hedge
+        return any(path == prefix or path.startswith((f"{prefix}/", f"{prefix}?")) for prefix in self.hedge)
+
+
 class ClientSettings(_Slice):
     timeout_seconds: float = Field(gt=0)
     connect_timeout_seconds: float = Field(gt=0)
+    # An idempotent attempt that has been silent for so long goes to another peer, if there is one; 0: never.
+    attempt_seconds: float = Field(ge=0)
     max_connections_per_peer: int = Field(gt=0)
     max_reply_bytes: int = Field(gt=0)
     retries: int = Field(ge=0, le=5)
+    # Retries and hedges of a service: this share of its calls, and so many a second.
+    retry_share: float = Field(ge=0, le=1)
+    retries_per_second: float = Field(ge=0)
+    # Of replies kept for `stale_seconds`.
+    max_stale_bytes: int = Field(ge=0)
+    services: Mapping[str, ServiceCallSettings] = {}
+
+
+StrategyName = Literal["p2c", "least", "round_robin", "rendezvous"]
+
+
+class BalancingSettings(_Slice):
+    strategy: StrategyName
+    strategies: Mapping[str, StrategyName] = {}
+    zone_spill: float = Field(gt=0, le=1)
+    slow_start_seconds: float = Field(ge=0)
+    ejection: bool
+
+
+class BreakerSettings(_Slice):
+    enabled: bool
+    failure_share: float = Field(gt=0, le=1)
+    slow_share: float = Field(ge=0, le=1)
+    open_seconds: float = Field(gt=0)
+
+
+class ServingSettings(_Slice):
+    max_concurrent: int = Field(ge=4)
+    gateway_max_concurrent: int = Field(ge=4)
+    adaptive: bool
+    patience_seconds: float = Field(gt=0)
+    max_loop_lag_seconds: float = Field(gt=0)
+    head_seconds: float = Field(gt=0)
+    body_grace_seconds: float = Field(gt=0)
+    min_body_bytes_per_second: int = Field(gt=0)
+    drain_notice_seconds: float = Field(ge=0)
+
+
+class CacheSettings(_Slice):
+    max_entries: int = Field(gt=0)
+    max_bytes: int = Field(gt=0)
+    max_value_bytes: int = Field(gt=0)
+    ttl_seconds: float = Field(gt=0)
+    negative_seconds: float = Field(ge=0)
+    stale_seconds: float = Field(ge=0)
+    retry_seconds: float = Field(ge=0)
+    jitter: float = Field(ge=0, lt=1)
+    beta: float = Field(ge=0)
+    redis_timeout_seconds: float = Field(gt=0)
+    lock_seconds: float = Field(gt=0)
+    wait_seconds: float = Field(ge=0)
+    load_seconds: float = Field(gt=0)
+    watch_seconds: float = Field(gt=0)
+    unwatched_seconds: float = Field(ge=0)
 
 
 class DataSettings(_Slice):
@@ -78,6 +153,10 @@ class Settings(BaseSettings):
     )
     version: str = "dev"
     zone: str = "local"
+    # This process's share of the load relative to the others; 0: none.
+    weight: float = Field(default=1.0, ge=0, le=1000)
+    # Only requests that carry this name come here, as in feature-x.
+    sandbox: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "json", "console"]
     request_timeout_seconds: float = Field(gt=0)
@@ -86,6 +165,10 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(ge=0)
     registry: RegistrySettings
     client: ClientSettings
+    cache: CacheSettings
+    balancing: BalancingSettings
+    breaker: BreakerSettings
+    serving: ServingSettings
     data: DataSettings
 
     @classmethod

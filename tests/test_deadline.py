@@ -91,3 +91,33 @@ async def test_nested_deadlines_each_end_their_own_block() -> None:
     with pytest.raises(TimeoutError), deadlines.within(0.01), deadlines.within(60):
         await asyncio.Event().wait()
     deadlines.close()
+
+
+async def test_a_block_that_is_prolonged_has_its_time_from_then_on() -> None:
+    deadlines = Deadlines()
+    with deadlines.within(0.01) as bound:
+        bound.prolong(60)
+        await asyncio.sleep(0.05)
+    assert repr(deadlines) == "<Deadlines 0 running>"
+
+
+async def test_a_block_can_be_given_less_time_than_before() -> None:
+    deadlines = Deadlines()
+
+    async def work() -> None:
+        with deadlines.within(60) as bound:
+            bound.prolong(0.01)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await work()
+    deadlines.close()
+
+
+async def test_a_block_whose_time_is_over_may_be_reprieved_and_ends_when_it_is_not_any_more() -> None:
+    deadlines = Deadlines()
+    reprieves = iter([0.01, 0.01, 0.0])
+    with pytest.raises(TimeoutError), deadlines.within(0.01, lambda: next(reprieves)):
+        await asyncio.Event().wait()
+    assert list(reprieves) == []
+    assert repr(deadlines) == "<Deadlines 0 running>"

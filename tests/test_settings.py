@@ -136,3 +136,23 @@ def test_settings_are_found_from_any_working_directory(monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert isinstance(settings.load(), Settings)
     assert settings.load().data_dir == ROOT / ".mesh"
+
+
+@pytest.mark.parametrize(
+    ("hedge", "hedged"),
+    [
+        (False, []),
+        (True, ["/users/7", "/users", "/users?x=1", "/usersonly"]),
+        (["/users"], ["/users/7", "/users", "/users?x=1"]),
+    ],
+)
+def test_a_services_calls_are_hedged_by_prefixes_on_borders_of_segments(hedge: object, hedged: list[str]) -> None:
+    users = settings.load(client={"services": {"users": {"hedge": hedge}}}).client.services["users"]
+    paths = ["/users/7", "/users", "/users?x=1", "/usersonly"]
+    assert [path for path in paths if users.hedges(path)] == hedged
+
+
+def test_a_services_own_table_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_CLIENT__SERVICES", '{"users": {"timeout_seconds": 2.5, "hedge": ["/users"]}}')
+    users = settings.load().client.services["users"]
+    assert (users.timeout_seconds, users.hedge, users.retries) == (2.5, ("/users",), None)
