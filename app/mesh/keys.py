@@ -10,21 +10,42 @@ All keys of one namespace share one hash tag, so that scripts run on a cluster t
     svc:<service>           hash    instance id → ``<generation> <record JSON>``                TTL 1 day
     exp:<service>           zset    instance id → end of its lease, ms of Redis's TIME          TTL 1 day
     load:<service>          hash    instance id → ``<ms of the beat> <load JSON>``              TTL 1 day
+    seen                    zset    ``<service>:<id>`` → seq that its directory has applied      TTL 1 day
+    rules                   hash    service → ``<revision> <rule JSON>``                        TTL 1 day
     left:<service>:<id>     string  generation that left: an older beat cannot bring it back    TTL 2 leases
+    wish:<service>:<id>     string  ``<mark> <generation> <state>``: what an operator wants     TTL 2 leases
+    cache:val:<key>         string  head (JSON, one line) and bytes of a cached value           TTL: its life
+    cache:lock:<key>        string  who loads that value now                                    TTL, seconds
+    cache:tag:<tag>         string  the tag's version, random; without it no value counts       TTL: its values' life
+    cache:log               stream  one entry per batch of invalidations                        TTL 1 day, MAXLEN
+    lock:<name>             string  who holds the lease of that name                            TTL: the lease
+    fence:<name>            string  the last fencing token given with it                        TTL 7 days
+    job:<name>              string  lives until that periodic job is due                        TTL: its period
+    rate:<name>:<caller>    string  when that caller's bucket will be full, us of Redis's TIME  TTL: until then
 
-Every heartbeat renews the day; members within it live by their leases, which ``sweep`` ends. No exemptions.
+Every heartbeat renews the day; members within it live by their leases, which ``sweep`` ends (rules: by an operator's
+hand). A wish is renewed by the beats of the instance that it is about, and ends with its generation. No exemptions.
 
 ``epoch`` (random), ``seq`` (of the last change) and ``mark`` (random, of the last change) are fields of one hash,
 so that they are lost together or not at all. Every log entry carries the mark before and after it: a stale replica
 that was promoted and has counted past what a watcher has seen breaks that chain, where ``seq`` alone would not.
-A new epoch starts ``seq`` from the time in ms: beyond every earlier one, so blocked watchers wake up at once.
+A new epoch starts ``seq`` from the time in us: beyond every earlier one, so blocked watchers wake up at once.
+
+A cached value counts only while every version in its head is its tag's present one; invalidating deletes the tag, so
+that it stays invalid whatever else is lost, evicted or flushed. A fencing token is the time in us, or one more than the
+last: it grows even when ``fence`` is gone. Callers stand in ``rate`` as digests.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 RETENTION_MS = 86_400_000
+FENCE_MS = 7 * RETENTION_MS
+
+# A longer name of the application's own is cut to this, and its digest follows.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +71,14 @@ class Keys:
     def services(self) -> str:
         return f"{self.prefix}services"
 
+    @property
+    def seen(self) -> str:
+        return f"{self.prefix}seen"
+
+    @property
+    def rules(self) -> str:
+        return f"{self.prefix}rules"
+
     def records(self, service: str) -> str:
         return f"{self.prefix}svc:{service}"
 
@@ -61,3 +90,40 @@ class Keys:
 
     def left(self, service: str, instance_id: str) -> str:
         return f"{self.prefix}left:{service}:{instance_id}"
+
+    def wish(self, service: str, instance_id: str) -> str:
+        return f"{self.prefix}wish:{service}:{instance_id}"
+
+    def cached(self, key: str) -> str:
+        return f"{self.prefix}cache:val:{_bounded(key)}"
+
+    def cache_lock(self, key: str) -> str:
+        return f"{self.prefix}cache:lock:{_bounded(key)}"
+
+    @property
+    def cache_tags(self) -> str:
+        """What the key of every tag starts with: scripts find them from the names in a value's head."""
+        return f"{self.prefix}cache:tag:"
+
+    @property
+    def cache_log(self) -> str:
+        return f"{self.prefix}cache:log"
+
+    def lock(self, name: str) -> str:
+        return f"{self.prefix}lock:{_bounded(name)}"
+
+    def fence(self, name: str) -> str:
+        return f"{self.prefix}fence:{_bounded(name)}"
+
+    def job(self, name: str) -> str:
+        return f"{self.prefix}job:{_bounded(name)}"
+
+    def rate(self, name: str, caller_digest: str) -> str:
+        return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"
+
+
+def _bounded(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    # Longer than any that is left as it is, so that the two kinds never meet.
+    return f"{name[:_LONGEST_NAME]}#{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"

@@ -45,7 +45,8 @@ class RegistryContact(NamedTuple):
 
 
 Kind = Literal[
-    "breaker", "ejection", "hedge", "fallback", "flight", "suspect", "drain", "shed", "cache", "lock", "leader", "rate"
+    "breaker", "ejection", "hedge", "fallback", "flight", "suspect", "drain", "shed", "cache", "lock", "leader", "rate",
+    "retry",
 ]  # fmt: skip
 
 

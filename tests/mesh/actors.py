@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import redis.asyncio
 from aiohttp import web
 
+from app import redis_client
 from app import settings as app_settings
 from app.mesh import Mesh, open_mesh
 from app.mesh.keys import Keys
 from app.mesh.observer import Attempt, Decision, DirectoryChange, RegistryContact
 from app.mesh.registry import operations
-from app.mesh.registry.operations import BlockingRegistry
 from app.mesh.registry.record import Instance, Load
+from app.mesh.registry.runner import BlockingRegistry
 from app.settings import Settings
 
 PATIENCE_SECONDS = 20.0
@@ -77,7 +77,7 @@ async def mesh_of(
     settings: Settings, redis_url: str, service: str = "caller", *, url: str = "http://127.0.0.1:9", **options: Any
 ) -> AsyncIterator[Mesh]:
     async with (
-        redis.asyncio.Redis.from_url(redis_url, socket_timeout=0.5, socket_connect_timeout=0.5) as client,
+        redis_client.open_async(redis_url, timeout_seconds=0.5) as client,
         open_mesh(redis=client, redis_url=redis_url, settings=settings, service=service, url=url, **options) as mesh,
     ):
         yield mesh
@@ -175,6 +175,10 @@ class Line:
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def lead_to(self, host: str, port: int) -> None:
+        """From now on new connections end elsewhere."""
+        self._target = (host, port)
 
     async def cut(self) -> None:
         if self._server is not None:

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from app.mesh.keys import Keys
-from app.mesh.registry.operations import BlockingRegistry, blocking_client
+from app.mesh.registry.runner import BlockingRegistry
 from app.settings import RegistrySettings, Settings
 from tests.mesh import actors
 
@@ -40,5 +40,5 @@ def store(redis_url: str, namespace: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def registry(redis_url: str) -> Iterator[BlockingRegistry]:
-    with closing(BlockingRegistry(blocking_client(redis_url))) as blocking:
+    with closing(BlockingRegistry(redis_url)) as blocking:
         yield blocking

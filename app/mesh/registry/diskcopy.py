@@ -1,23 +1,34 @@
-"""The last known peers on disk, so that a process can start while Redis is away."""
+"""The last known peers and rules on disk, so that a process can start while Redis is away."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import orjson
 
 from app import telemetry
-from app.mesh.registry import record
+from app.mesh.registry import record, rules
 from app.mesh.registry.record import Instance, Network, PoisonedRecord
+from app.mesh.registry.rules import Rule
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = telemetry.log("mesh.diskcopy")
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 64 * 1024 * 1024
+
+
+class Copy(NamedTuple):
+    """What was on disk."""
+
+    peers: tuple[Instance, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +39,13 @@ class DiskCopy:
     namespace: str
     networks: tuple[Network, ...]
 
-    def save(self, peers: Sequence[Instance]) -> None:
+    def save(self, peers: Sequence[Instance], known: Sequence[Rule] = ()) -> None:
         """Replace the file as a whole: whoever reads it sees the old one or the new one. Failures are logged."""
         document = {
             "format": _FORMAT,
             "namespace": self.namespace,
             "records": [record.encode(peer).decode() for peer in peers],
+            "rules": [[rule.service, f"{rule.revision} {rules.encode(rule).decode()}"] for rule in known],
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,24 +63,26 @@ class DiskCopy:
             Path(name).unlink(missing_ok=True)
             raise
 
-    def load(self) -> tuple[Instance, ...]:
-        """The saved peers; none, with a warning, if the file cannot be read or is not ours."""
+    def load(self) -> Copy:
+        """What was saved; nothing, with a warning, if the file cannot be read or is not ours."""
         try:
             if self.path.stat().st_size > _MAX_BYTES:
                 raise ValueError("too large")
             document = orjson.loads(self.path.read_bytes())
             if document["format"] != _FORMAT or document["namespace"] != self.namespace:
                 raise ValueError("another format or namespace")
-            return tuple(peer for raw in document["records"] if (peer := self._read(raw)) is not None)
+            peers = [self._believed(record.decode, str(raw).encode(), self.networks) for raw in document["records"]]
+            stored = [self._believed(rules.decode, str(name), str(raw).encode()) for name, raw in document["rules"]]
+            return Copy(tuple(filter(None, peers)), tuple(filter(None, stored)))
         except FileNotFoundError:
-            return ()
+            return Copy()
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("cannot read the saved directory", path=str(self.path), error=str(error))
-            return ()
+            return Copy()
 
-    def _read(self, raw: Any) -> Instance | None:
+    def _believed(self, decode: Callable[P, T], *args: P.args, **names: P.kwargs) -> T | None:
         try:
-            return record.decode(str(raw).encode(), self.networks)
+            return decode(*args, **names)
         except PoisonedRecord as error:
             _log.warning("poisoned record ignored", path=str(self.path), reason=str(error))
             return None

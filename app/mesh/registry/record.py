@@ -56,7 +56,6 @@ class Instance:
         weight: share of the load relative to the others; 0 gets nothing.
         prefixes: public path prefixes that it serves, as in ``("/users",)``.
         started_at: seconds since the epoch, of its own clock.
-        load: as of the last whole snapshot.
     """
 
     service: _Name
@@ -72,7 +71,6 @@ class Instance:
     openapi_digest: _Word = ""
     pid: _Count = 0
     started_at: _Amount = 0.0
-    load: Load = Load()
 
     @property
     def takes_requests(self) -> bool:
@@ -81,7 +79,7 @@ class Instance:
 
 _instances = TypeAdapter(Instance)
 _loads = TypeAdapter(Load)
-_STORED = tuple(field.name for field in fields(Instance) if field.name != "load")
+_STORED = tuple(field.name for field in fields(Instance))
 
 
 def encode(instance: Instance) -> bytes:

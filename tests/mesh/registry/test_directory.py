@@ -17,9 +17,10 @@ from app.dev import redis as embedded_redis
 from app.errors import NoInstance
 from app.mesh import Mesh
 from app.mesh.keys import Keys
-from app.mesh.registry import operations, record
+from app.mesh.registry import record
+from app.mesh.registry.change import Change
 from app.mesh.registry.directory import cancelled
-from app.mesh.registry.operations import BlockingRegistry
+from app.mesh.registry.runner import BlockingRegistry
 from app.settings import Settings
 from tests.mesh.actors import Line, Witness, beat, fast_settings, instance, mesh_of, redis_line, until
 
@@ -45,7 +46,7 @@ def ids(mesh: Mesh, service: str = "users") -> list[str]:
 async def test_nobody_is_announced_before_it_registers(settings: Settings, redis_url: str) -> None:
     async with mesh_of(settings, redis_url, "users") as users, mesh_of(settings, redis_url) as caller:
         before = users.instance
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(caller))
         assert (before.state, users.instance.state) == ("starting", "ready")
         assert [peer.state for peer in caller.directory.instances("users")] == ["ready"]
@@ -60,13 +61,13 @@ async def test_a_registration_a_drain_and_a_leave_reach_the_others_by_the_watch(
     async with mesh_of(slow_poll, redis_url, observer=witness) as caller:
         witness.changes.clear()
         async with mesh_of(slow_poll, redis_url, "users", prefixes=["/users"], version="1.2") as users:
-            await users.register()
+            await users.membership.register()
             await until(lambda: caller.directory.ready("users"))
             (peer,) = caller.directory.ready("users")
             assert (peer.version, peer.prefixes, peer.id) == ("1.2", ("/users",), users.instance.id)
             assert caller.directory.services() == ("orders", "users")
             assert caller.directory.route("/users/7") == "users"
-            users.set_state("draining")
+            users.membership.set_state("draining")
             await until(lambda: not caller.directory.ready("users"))
             assert ids(caller) == [users.instance.id]
         await until(lambda: not ids(caller))
@@ -78,7 +79,7 @@ async def test_heartbeats_keep_an_instance_and_move_nothing(
     settings: Settings, redis_url: str, store: redis.Redis
 ) -> None:
     async with mesh_of(settings, redis_url, "users") as users:
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(users))
         position = users.directory.position
         leases, now_ms = Keys(settings.registry.namespace).leases("users"), time.time() * 1000
@@ -93,7 +94,7 @@ async def test_heartbeats_go_on_while_the_loop_stands_still_and_then_say_so(
     settings: Settings, redis_url: str, store: redis.Redis
 ) -> None:
     async with mesh_of(settings, redis_url, "users") as users, mesh_of(settings, redis_url) as caller:
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(caller))
         time.sleep(2.5 * settings.registry.lease_seconds)  # noqa: ASYNC251  # the subject
         records = store.hgetall(Keys(settings.registry.namespace).records("users"))
@@ -107,16 +108,16 @@ async def test_an_instance_that_dies_without_a_word_is_swept(
     beat(registry, settings, instance(id="dead"))
     async with mesh_of(settings, redis_url, "orders") as other:
         assert ids(other) == ["dead"]
-        await other.register()
+        await other.membership.register()
         await until(lambda: not ids(other))
 
 
 async def test_registering_and_leaving_twice_is_as_once(settings: Settings, redis_url: str) -> None:
     async with mesh_of(settings, redis_url, "users") as users:
-        await asyncio.gather(users.register(), users.register())
+        await asyncio.gather(users.membership.register(), users.membership.register())
         await until(lambda: ids(users))
-        await users.leave()
-        await users.leave()
+        await users.membership.leave()
+        await users.membership.leave()
         await until(lambda: not ids(users))
 
 
@@ -128,7 +129,7 @@ async def test_what_the_watch_missed_is_found_by_the_poll(
 ) -> None:
     async with mesh_of(settings, redis_url) as caller:
 
-        async def deaf(after_seq: int, *, block_seconds: float) -> list[operations.Change]:
+        async def deaf(after_seq: int, *, block_seconds: float) -> list[Change]:
             await asyncio.sleep(min(block_seconds, 0.05))
             return []
 
@@ -177,7 +178,7 @@ async def test_a_flushed_registry_loses_nobody_and_heals_in_a_new_epoch(
         users = [await stack.enter_async_context(mesh_of(settings, redis_url, "users")) for _ in range(3)]
         caller = await stack.enter_async_context(mesh_of(settings, redis_url))
         for one in users:
-            await one.register()
+            await one.membership.register()
         everyone = sorted(one.instance.id for one in users)
         await until(lambda: ids(caller) == everyone)
         epoch = caller.directory.position.epoch
@@ -189,7 +190,7 @@ async def test_a_flushed_registry_loses_nobody_and_heals_in_a_new_epoch(
             await asyncio.sleep(0.002)
         assert fewest == 3
         assert caller.directory.position.epoch != epoch
-        assert "0 missing" in repr(caller.directory)
+        assert "0 suspect" in repr(caller.directory)
 
 
 async def test_who_does_not_come_back_after_a_flush_is_dropped_after_the_grace(
@@ -214,7 +215,7 @@ async def test_while_redis_is_away_the_last_known_peers_are_served_and_then_the_
 ) -> None:
     witness = Witness()
     async with mesh_of(settings, redis_url, "users") as users, mesh_of(settings, line.url, observer=witness) as caller:
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(caller))
         await line.cut()
         await until(lambda: not caller.directory.healthy)
@@ -244,7 +245,7 @@ async def test_a_process_that_starts_while_redis_is_away_opens_empty(settings: S
         with pytest.raises(NoInstance) as raised:
             await users.get("orders", "/")
         assert raised.value.retry_after
-        await users.register()
+        await users.membership.register()
         assert "registry away" in repr(users)
 
 
@@ -253,7 +254,7 @@ async def test_a_process_that_starts_while_redis_is_away_serves_from_its_copy_on
 ) -> None:
     copy = tmp_path / "directory.json"
     async with mesh_of(settings, redis_url, "users", prefixes=["/users"]) as users:
-        await users.register()
+        await users.membership.register()
         async with mesh_of(settings, redis_url, cache_file=copy) as caller:
             await until(lambda: ids(caller))
         await line.cut()
@@ -261,7 +262,7 @@ async def test_a_process_that_starts_while_redis_is_away_serves_from_its_copy_on
             assert ids(restarted) == [users.instance.id]
             assert restarted.directory.route("/users/7") == "users"
             await line.mend()
-            await until(lambda: "0 missing" in repr(restarted.directory) and restarted.directory.healthy)
+            await until(lambda: "0 suspect" in repr(restarted.directory) and restarted.directory.healthy)
             assert ids(restarted) == [users.instance.id]
 
 
@@ -284,7 +285,7 @@ async def test_registration_begins_as_soon_as_redis_is_there(settings: Settings,
     async with mesh_of(settings, redis_url) as caller:
         await line.cut()
         async with mesh_of(settings, line.url, "users") as users:
-            await users.register()
+            await users.membership.register()
             await line.mend()
             await until(lambda: ids(caller) == [users.instance.id])
 
@@ -294,14 +295,14 @@ async def test_a_redis_that_is_restarted_empty_is_filled_again(
 ) -> None:
     settings = fast_settings(namespace)
     async with mesh_of(settings, private_redis.url, "users") as users, mesh_of(settings, private_redis.url) as caller:
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(caller))
         epoch = caller.directory.position.epoch
         await asyncio.to_thread(private_redis.stop)
         await until(lambda: not caller.directory.healthy)
         await asyncio.to_thread(private_redis.start)
         await until(
-            lambda: caller.directory.position.epoch not in {"", epoch} and "0 missing" in repr(caller.directory)
+            lambda: caller.directory.position.epoch not in {"", epoch} and "0 suspect" in repr(caller.directory)
         )
         assert ids(caller) == [users.instance.id]
         with closing(redis.Redis.from_url(private_redis.url)) as client:
@@ -313,7 +314,7 @@ async def test_a_hung_redis_delays_neither_look_ups_nor_the_end(
 ) -> None:
     settings = fast_settings(namespace)
     async with mesh_of(settings, private_redis.url, "users") as users:
-        await users.register()
+        await users.membership.register()
         await until(lambda: ids(users))
         with closing(redis.Redis.from_url(private_redis.url)) as client:
             client.client_pause(60_000, all=True)
@@ -395,7 +396,7 @@ async def test_opening_and_closing_many_times_leaves_nothing_behind(settings: Se
     before = asyncio.all_tasks()
     for _ in range(25):
         async with mesh_of(settings, redis_url, "users") as users:
-            await users.register()
+            await users.membership.register()
     assert asyncio.all_tasks() == before
     async with mesh_of(settings, redis_url) as caller:
         assert ids(caller) == []

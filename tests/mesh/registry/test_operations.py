@@ -9,11 +9,14 @@ import pytest
 import redis
 import redis.asyncio
 
+from app import redis_client
 from app.errors import Unavailable
 from app.mesh.keys import Keys
 from app.mesh.registry import operations, record
-from app.mesh.registry.operations import Beat, BlockingRegistry, Leave, Position, Registry, Snapshot, Sweep
+from app.mesh.registry.operations import Beat, Laggards, Leave, Position, Snapshot, Sweep
 from app.mesh.registry.record import Instance, Load
+from app.mesh.registry.rules import Rule
+from app.mesh.registry.runner import BlockingRegistry, Registry
 from app.settings import RegistrySettings
 from tests.mesh.actors import instance
 
@@ -26,8 +29,15 @@ class Town:
     def __init__(self, registry: BlockingRegistry, keys: Keys, settings: RegistrySettings, store: redis.Redis) -> None:
         self.registry, self.keys, self.settings, self.store = registry, keys, settings, store
 
-    def beat(self, who: Instance, load: Load = Load()) -> Beat:  # noqa: B008  # frozen
-        return self.registry.run(operations.heartbeat(self.keys, self.settings, who, load))
+    def beat(self, who: Instance, load: Load = Load(), seen: Position | None = None) -> Beat:  # noqa: B008  # frozen
+        return self.registry.run(operations.heartbeat(self.keys, self.settings, who, load, seen))
+
+    def laggards(self, position: Position, *, but: tuple[str, str] = ("", "")) -> tuple[str, ...]:
+        answer = self.registry.run(
+            operations.laggards(self.keys, position.epoch, position.seq, mark=position.mark, but=but)
+        )
+        assert answer.known
+        return answer.names
 
     def leave(self, who: Instance) -> Leave:
         return self.registry.run(operations.deregister(self.keys, self.settings, who))
@@ -123,7 +133,7 @@ def test_a_leave_is_logged_once(town: Town) -> None:
     left = town.leave(instance())
     assert town.leave(instance()).outcome == "absent"
     assert town.look().position == left.position
-    assert [fields["op"] for _, fields in town.log()] == ["up", "down"]
+    assert [fields["op"] for _, fields in town.log()] == ["up", "left"]
     assert not town.store.exists(town.keys.services)
 
 
@@ -159,18 +169,116 @@ def test_the_log_is_bounded(town: Town) -> None:
 def test_every_key_has_a_ttl(town: Town) -> None:
     other = instance("orders", "orders-1")
     town.beat(instance())
-    town.beat(other)
+    town.beat(other, seen=Position())
+    town.registry.run(operations.wish(town.keys, town.settings, "users", "users-1", "draining"))
+    town.registry.run(operations.put_rule(town.keys, town.settings, Rule("users", 0, weights=(("a", 1.0),))))
     town.leave(other)
     town.expire(instance())
     town.sweep()
-    town.beat(instance())
+    town.beat(instance(), seen=Position())
+    town.registry.run(operations.wish(town.keys, town.settings, "users", "users-1", "draining"))
     names = set(town.store.scan_iter(f"{town.keys.prefix}*"))
-    assert len(names) == 7
+    assert len(names) == 10
     assert all(town.store.ttl(name) > 0 for name in names)
 
 
 def test_a_leave_in_an_empty_registry_leaves_no_unbounded_key(town: Town) -> None:
     assert town.leave(instance()).outcome == "absent"
+
+
+# ------------------------------------------------------------------------------------------ who has seen what
+
+
+def test_laggards_are_who_has_not_applied_a_change_and_is_alive_and_has_a_directory(town: Town) -> None:
+    before = town.beat(instance("orders", "mute")).position
+    town.beat(instance("orders", "behind"), seen=before)
+    change = town.beat(instance(state="draining"), seen=before).position
+    town.beat(instance("orders", "abreast"), seen=change)
+    assert town.laggards(change, but=("users", "users-1")) == ("orders:behind",)
+    assert set(town.laggards(change)) == {"orders:behind", "users:users-1"}
+    assert town.laggards(before) == ()
+    town.beat(instance("orders", "behind"), seen=change)
+    assert town.laggards(change, but=("users", "users-1")) == ()
+
+
+def test_nobody_waits_for_who_has_left_or_is_dead(town: Town) -> None:
+    late, gone = instance("orders", "late"), instance("orders", "gone")
+    change = town.beat(instance()).position
+    town.beat(late, seen=Position())
+    town.beat(gone, seen=Position())
+    town.leave(gone)
+    assert town.laggards(change) == ("orders:late",)
+    town.expire(late)
+    assert town.laggards(change) == ()
+    town.sweep()
+    assert not town.store.exists(town.keys.seen)
+
+
+def test_what_was_applied_of_another_history_counts_as_nothing(town: Town) -> None:
+    first = town.beat(instance("orders", "o")).position
+    second = town.beat(instance()).position
+    for seen in (
+        replace(second, epoch="of before a flush"),
+        replace(second, mark="of another past"),
+        replace(first, mark="of another past"),
+        replace(second, seq=second.seq + 5),
+        Position(),
+    ):
+        town.beat(instance("orders", "o"), seen=seen)
+        assert town.store.zscore(town.keys.seen, "orders:o") == 0
+    for seen in (first, second):
+        town.beat(instance("orders", "o"), seen=seen)
+        assert town.store.zscore(town.keys.seen, "orders:o") == seen.seq
+
+
+def test_what_has_been_trimmed_from_the_log_is_believed_since_it_is_long_past(town: Town) -> None:
+    first = town.beat(instance("orders", "o")).position
+    town.beat(instance())
+    town.store.xtrim(town.keys.log, maxlen=1, approximate=False)
+    town.beat(instance("orders", "o"), seen=first)
+    assert town.store.zscore(town.keys.seen, "orders:o") == first.seq
+
+
+def test_of_many_laggards_a_few_are_named_also_behind_pages_of_dead_ones(town: Town) -> None:
+    change = town.beat(instance()).position
+    town.store.zadd(town.keys.seen, {f"orders:dead-{n:04}": 1 for n in range(1200)})
+    for n in range(25):
+        town.beat(instance("users", f"late-{n}"), seen=Position())
+    town.store.zadd(town.keys.seen, {f"users:late-{n}": 2 for n in range(25)})
+    names = town.laggards(change)
+    assert len(names) == 20
+    assert all(name.startswith("users:late-") for name in names)
+    # Of whom no record is left, the next sweep forgets.
+    town.sweep()
+    assert town.store.zcard(town.keys.seen) == 25
+
+
+def test_of_a_change_in_another_history_nobody_is_named(town: Town) -> None:
+    first = town.beat(instance(), seen=Position()).position
+    last = town.beat(instance(weight=2), seen=Position()).position
+
+    def ask(at: Position) -> Laggards:
+        return town.registry.run(operations.laggards(town.keys, at.epoch, at.seq, mark=at.mark))
+
+    for other in (
+        replace(last, epoch="another"),
+        replace(last, seq=last.seq + 1),
+        replace(last, mark="another"),
+        replace(first, mark="another"),
+    ):
+        assert ask(other) == Laggards(known=False, names=())
+    for own in (last, replace(last, mark=""), first):
+        assert ask(own) == Laggards(known=True, names=("users:users-1",))
+    town.store.delete(*town.store.scan_iter(f"{town.keys.prefix}*"))
+    assert not ask(last).known
+
+
+def test_heartbeats_say_when_a_sweep_is_due_so_that_few_of_them_sweep(town: Town) -> None:
+    assert town.beat(instance()).sweep_due
+    town.sweep()
+    assert not town.beat(instance()).sweep_due
+    town.store.hset(town.keys.head, "swept_ms", town.look().now_ms - int(town.settings.lease_seconds * MS / 3) - 1)
+    assert town.beat(instance()).sweep_due
 
 
 # ------------------------------------------------------------------------------------------ sweep
@@ -184,7 +292,7 @@ def test_a_sweep_takes_out_only_whose_lease_has_ended(town: Town) -> None:
     swept = town.sweep()
     assert (swept.outcome, swept.removed) == ("swept", (("users", "dead"),))
     assert town.ids() == ["alive"]
-    assert town.log()[-1][1]["op"] == "down"
+    assert town.log()[-1][1]["op"] == "expired"
     assert not town.store.hexists(town.keys.loads("users"), "dead")
 
 
@@ -267,23 +375,26 @@ async def test_the_async_side_reads_what_the_blocking_side_wrote(
     async with redis.asyncio.Redis.from_url(redis_url, protocol=protocol, decode_responses=decode) as client:
         reader = Registry(client, town.keys)
         assert await reader.position() == beat.position
-        assert (await reader.snapshot()).entries == town.look().entries
+        assert (await reader.run(operations.snapshot(town.keys))).entries == town.look().entries
+        assert [(e.id, e.record, e.load) for e in (await reader.snapshot()).entries] == [
+            (e.id, e.record, b"") for e in town.look().entries
+        ]
 
 
 async def test_the_log_is_read_from_where_one_stands(town: Town, redis_url: str) -> None:
     first = town.beat(instance()).position
     second = town.leave(instance()).position
-    client = operations.watch_client(redis_url, block_seconds=1)
+    client = redis_client.open_watch(redis_url, block_seconds=1)
     reader = Registry(client, town.keys)
     (change,) = await reader.changes(first.seq, block_seconds=1)
-    assert (change.position, change.prev, change.op) == (second, first.mark, "down")
+    assert (change.position, change.prev, change.op) == (second, first.mark, "left")
     assert await reader.changes(second.seq, block_seconds=0.01) == []
     await client.aclose()
 
 
 def test_scripts_are_loaded_again_after_redis_has_forgotten_them(private_redis: object, town: Town) -> None:
     url = private_redis.url  # type: ignore[attr-defined]
-    own = BlockingRegistry(operations.blocking_client(url))
+    own = BlockingRegistry(url)
     beat = operations.heartbeat(town.keys, town.settings, instance(), Load())
     assert own.run(beat).outcome == "changed"
     with redis.Redis.from_url(url) as client:
@@ -296,10 +407,10 @@ async def test_a_registry_that_is_away_is_unavailable_and_not_a_redis_error(
     keys: Keys, registry_settings: RegistrySettings
 ) -> None:
     nowhere = "redis://127.0.0.1:1/0"
-    blocking = BlockingRegistry(operations.blocking_client(nowhere))
+    blocking = BlockingRegistry(nowhere)
     with pytest.raises(Unavailable):
         blocking.run(operations.snapshot(keys))
-    client = operations.watch_client(nowhere, block_seconds=1)
+    client = redis_client.open_watch(nowhere, block_seconds=1)
     reader = Registry(client, keys)
     for ask in (reader.snapshot, reader.position, lambda: reader.changes(0, block_seconds=1)):
         with pytest.raises(Unavailable):

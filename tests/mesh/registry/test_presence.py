@@ -13,8 +13,8 @@ import structlog
 from app.mesh.keys import Keys
 from app.mesh.lag import LoopLag
 from app.mesh.registry import presence
-from app.mesh.registry.operations import BlockingRegistry
 from app.mesh.registry.record import Load
+from app.mesh.registry.runner import BlockingRegistry
 from app.settings import Settings
 from tests.mesh.actors import beat, instance, mesh_of, until
 
@@ -55,9 +55,9 @@ async def test_load_and_state_are_what_the_registry_says(
 ) -> None:
     keys = Keys(settings.registry.namespace)
     async with mesh_of(settings, redis_url, "users", in_flight=lambda: 42) as users:
-        await users.register()
+        await users.membership.register()
         await until(lambda: '"in_flight":42' in str(store.hget(keys.loads("users"), users.instance.id)))
-        users.set_state("draining")
+        users.membership.set_state("draining")
         await until(lambda: '"draining"' in str(store.hget(keys.records("users"), users.instance.id)))
     assert store.hgetall(keys.records("users")) == {}
 
@@ -69,7 +69,7 @@ async def test_an_older_process_with_the_same_id_is_refused_and_says_so_once(
     beat(registry, settings, instance(generation=2**52))
     with structlog.testing.capture_logs() as logs:
         async with mesh_of(settings, redis_url, "users", instance_id="users-1") as older:
-            await older.register()
+            await older.membership.register()
             first = store.hget(keys.head, "swept_ms")
             await until(lambda: store.hget(keys.head, "swept_ms") != first)
     assert [line["event"] for line in logs if line["log_level"] == "error"] == [

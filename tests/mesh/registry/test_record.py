@@ -25,10 +25,6 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert record.decode(record.encode(who), NETWORKS) == who
 
 
-def test_load_is_no_part_of_the_record() -> None:
-    assert record.encode(instance(load=Load(in_flight=9))) == record.encode(instance())
-
-
 def test_a_record_of_a_later_version_with_more_members_is_read() -> None:
     assert record.decode(stored(hedging="yes"), NETWORKS).id == "users-1"
 

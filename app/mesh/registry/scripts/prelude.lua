@@ -2,12 +2,16 @@
 --
 -- Invariants
 --   * seq and mark move together, exactly once per log entry, and only through append().
---   * A head that is not whole starts a new epoch; its seq starts from TIME in ms, beyond every seq of before.
+--   * A head that is not whole starts a new epoch; its seq starts from TIME in us, beyond every seq of before.
 --   * Keys that are not in KEYS are derived from the namespace's prefix and share its hash tag.
 
-local function now_ms()
+local function now_us()
   local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
 end
 
 -- Lua prints large numbers as 1.7e+12; Redis wants integers.
@@ -17,6 +21,16 @@ end
 
 local function generation_of(record)
   return record and tonumber(string.match(record, '^(%d+) '))
+end
+
+-- Of a flat list of names and values, as XRANGE returns them.
+local function field_of(flat, name)
+  for i = 1, #flat, 2 do
+    if flat[i] == name then
+      return flat[i + 1]
+    end
+  end
+  return nil
 end
 
 local function read_head(key)
@@ -31,14 +45,29 @@ local function read_head(key)
   return nil
 end
 
-local function open_head(key, log, nonce, now)
+local function open_head(key, log, nonce)
   local head = read_head(key)
   if head then
     return head
   end
   redis.call('DEL', key, log)
-  redis.call('HSET', key, 'epoch', nonce, 'seq', int(now), 'mark', nonce)
-  return { key = key, epoch = nonce, seq = now, mark = nonce }
+  local first = now_us()
+  redis.call('HSET', key, 'epoch', nonce, 'seq', int(first), 'mark', nonce)
+  return { key = key, epoch = nonce, seq = first, mark = nonce }
+end
+
+-- Whether change `seq` with that `mark` is of this history. One that has been trimmed from the log is believed: it is
+-- long past, whichever history it was of.
+local function happened(head, log, seq, mark)
+  if seq > head.seq then
+    return false
+  end
+  local known = head.mark
+  if seq < head.seq then
+    local entry = redis.call('XRANGE', log, int(seq) .. '-0', int(seq) .. '-0')[1]
+    known = entry and field_of(entry[2], 'mark') or mark
+  end
+  return known == mark
 end
 
 local function append(head, log, length, nonce, op, service, id, record)
@@ -49,6 +78,11 @@ local function append(head, log, length, nonce, op, service, id, record)
     'op', op, 'service', service, 'id', id, 'record', record)
   redis.call('HSET', head.key, 'seq', int(seq), 'mark', mark)
   head.seq, head.mark = seq, mark
+end
+
+-- Sweeps of the whole fleet lie at least `apart` ms from one another; a TIME that jumped back does not stop them.
+local function sweep_due(head, now, apart)
+  return not (head.swept_ms and now >= head.swept_ms and now - head.swept_ms < apart)
 end
 
 -- If nobody at all renewed for more than half a TTL, or TIME jumped by as much in either direction, then Redis was

@@ -1,25 +1,34 @@
--- Everything at one instant: what a directory starts from. Writes nothing.
+-- Everything at one instant: what a directory starts from, and what an operator looks at. Writes nothing.
 --
--- KEYS  1 head  2 services
--- ARGV  1 key prefix  2 longest record in bytes
--- Result  { epoch, seq, mark, now_ms, { service, id, record, load, lease_end_ms, … } }; epoch '' for an empty registry
+-- KEYS  1 head  2 services  3 rules
+-- ARGV  1 key prefix  2 longest record in bytes  3 1: also load figures and leases; 0: records alone
+-- Result  { epoch, seq, mark, now_ms,
+--           { service, { id, record, … }, { id, load, … }, { id, lease_end_ms, … }, … }, { service, rule, … } };
+--         epoch '' for an empty registry
 --
 -- Invariants
 --   * The records are exactly those after change seq: the script is atomic.
---   * A record over the bound (a poisoned one) travels as an empty string, so that it cannot flood its readers.
+--   * What is over the bound (a poisoned one) travels as an empty string, so that it cannot flood its readers.
 
-local prefix, longest = ARGV[1], tonumber(ARGV[2])
+local prefix, longest, whole = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local head = read_head(KEYS[1]) or { epoch = '', seq = 0, mark = '' }
-local entries = {}
-for _, service in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  local records, leases, loads = prefix .. 'svc:' .. service, prefix .. 'exp:' .. service, prefix .. 'load:' .. service
-  for _, id in ipairs(redis.call('HKEYS', records)) do
-    local fits = redis.call('HSTRLEN', records, id) <= longest
-    local n = #entries
-    entries[n + 1], entries[n + 2] = service, id
-    entries[n + 3] = fits and redis.call('HGET', records, id) or ''
-    entries[n + 4] = redis.call('HSTRLEN', loads, id) <= longest and redis.call('HGET', loads, id) or ''
-    entries[n + 5] = redis.call('ZSCORE', leases, id) or '0'
+
+local function bounded(flat)
+  for i = 2, #flat, 2 do
+    if #flat[i] > longest then
+      flat[i] = ''
+    end
   end
+  return flat
 end
-return { head.epoch, int(head.seq), head.mark, int(now_ms()), entries }
+
+-- As Redis returns them, not joined here: of ten thousand records that would take it as long again.
+local found = {}
+for _, service in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local n = #found
+  found[n + 1] = service
+  found[n + 2] = bounded(redis.call('HGETALL', prefix .. 'svc:' .. service))
+  found[n + 3] = whole and bounded(redis.call('HGETALL', prefix .. 'load:' .. service)) or {}
+  found[n + 4] = whole and redis.call('ZRANGE', prefix .. 'exp:' .. service, 0, -1, 'WITHSCORES') or {}
+end
+return { head.epoch, int(head.seq), head.mark, int(now_ms()), found, bounded(redis.call('HGETALL', KEYS[3])) }
