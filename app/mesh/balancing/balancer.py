@@ -1,200 +1,308 @@
-"""Power of two choices with peak EWMA, after Finagle's ``P2CPeakEwma``.
+"""Chooses peers; one per process, for all services.
 
-Two candidates are drawn at random and the one with the lower load wins, where load = cost · (in flight + 1) / weight.
-The cost follows round-trip times: it jumps to a higher one at once and forgets it over `decay_seconds`. A failure
-counts as at least `penalty_seconds`, so that failing fast does not look like being fast.
+    table, rules ──► update ──► Pool per (service, sandbox)
+    request ───────► pick: version by its share ─► zone, spilling over ─► strategy ─► Pick
+    Pick ends ─────► Warden: cost, ejection, breaker ──► who is in, who is out
+
+Who is out is looked past only when nobody else is left, in this order: in and not tried yet; due for a probe; left
+alone though nothing is wrong with it; out, which is the panic; and last who was tried already.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from math import exp
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Collection, Sequence
 
+from app.mesh.balancing import candidate, strategies
+from app.mesh.balancing.candidate import Candidate
+from app.mesh.balancing.endpoint import Endpoint
+from app.mesh.balancing.pick import Outcome, Pick
+from app.mesh.balancing.policy import Policy
+from app.mesh.balancing.pool import Cell, Group, Pool, build
+from app.mesh.balancing.strategies import Strategy
+from app.mesh.balancing.warden import Decide, Warden
 from app.mesh.registry.record import Instance
+from app.mesh.registry.rules import Rule
+from app.mesh.registry.view import Table
 
+__all__ = ["Balancer", "Candidate", "Outcome", "Pick", "Policy"]
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Args:
-    unknown_seconds: cost of a peer that has not answered yet, once it has a request in flight: it is tried at
-        once, one request at a time, and so neither flooded nor starved.
-    idle_seconds: a peer not picked for this long wins the next draw that it is in, so that an old cost is renewed.
-    failing_idle_seconds: the same for one whose last request failed.
-    """
-
-    decay_seconds: float = 10.0
-    unknown_seconds: float = 1.0
-    penalty_seconds: float = 10.0
-    idle_seconds: float = 1.0
-    failing_idle_seconds: float = 5.0
-
-
-class Gauge:
-    """What this process has seen of one peer. Load is ``cost * (in_flight + itself)``.
-
-    Args:
-        itself: 1 where the request to come counts; 0 for a peer that has never answered, so that an idle one is free.
-    """
-
-    __slots__ = ("cost", "failing", "generation", "in_flight", "itself", "observed_at", "picked_at")
-
-    def __init__(self, generation: int, now: float, unknown_seconds: float) -> None:
-        self.generation = generation
-        self.cost, self.itself = unknown_seconds, 0
-        self.failing = False
-        self.in_flight = 0
-        self.observed_at = now
-        self.picked_at = now
-
-    def answered(self, seconds: float, now: float, decay_seconds: float) -> None:
-        """Finagle's peak EWMA: up at once, down with e^(−Δt/decay). The first answer, also after failures, counts whole."""
-        if seconds > self.cost or self.failing or not self.itself:
-            self.cost, self.itself, self.failing = seconds, 1, False
-        else:
-            keep = exp((self.observed_at - now) / decay_seconds)
-            self.cost = self.cost * keep + seconds * (1 - keep)
-        self.observed_at = now
-
-    def failed(self, seconds: float, now: float) -> None:
-        """Not decayed from here: how the peer does when it answers again is all that will count."""
-        self.cost, self.itself, self.failing = max(seconds, self.cost if self.itself else 0.0), 1, True
-        self.observed_at = now
-
-
-class Pick:
-    """One request at one peer, in flight until the block ends, however it ends.
-
-    Leaving the block normally settles it as a success, if `settle` has not yet said what it was. Leaving it by an
-    exception (cancelled, or the sender's own fault) says little about the peer: only that it is at least that slow.
-    """
-
-    __slots__ = ("_balancer", "_gauge", "_kept", "_open", "_settled", "peer", "started_at")
-
-    def __init__(self, balancer: Balancer, gauge: Gauge, peer: Instance, now: float) -> None:
-        self._balancer, self._gauge = balancer, gauge
-        self._open, self._settled, self._kept = True, False, False
-        self.peer, self.started_at = peer, now
-        gauge.in_flight += 1
-        gauge.picked_at = now
-
-    def __repr__(self) -> str:
-        return f"<Pick {self.peer.id}, {'in flight' if self._open else 'released'}>"
-
-    def settle(self, *, failed: bool = False) -> float:
-        """Record the time so far, once; returns it, in seconds."""
-        balancer = self._balancer
-        now = balancer.clock()
-        seconds = now - self.started_at
-        if self._settled:
-            return seconds
-        self._settled = True
-        if failed:
-            self._gauge.failed(max(seconds, balancer.policy.penalty_seconds), now)
-        else:
-            self._gauge.answered(seconds, now, balancer.policy.decay_seconds)
-        return seconds
-
-    def release(self) -> None:
-        """No longer in flight; does nothing the second time."""
-        if self._open:
-            self._open = False
-            self._gauge.in_flight -= 1
-
-    def keep(self) -> None:
-        """Stay in flight beyond the block, for a reply that is still coming; `release` ends it."""
-        self._kept = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None or not self._kept:
-            self.release()
-        if self._settled:
-            return
-        if kind is None:
-            self.settle()
-        else:
-            self._given_up()
-
-    def _given_up(self) -> None:
-        gauge, balancer = self._gauge, self._balancer
-        now = balancer.clock()
-        if gauge.itself and not gauge.failing and now - self.started_at > gauge.cost:
-            gauge.answered(now - self.started_at, now, balancer.policy.decay_seconds)
+_Key = tuple[str, str]
+_NO_GENERATION = -1
 
 
 class Balancer:
-    """Chooses peers; one per process, for all services.
-
-    Args:
-        clock: monotonic seconds.
+    """Args:
+    zone: this process's own.
+    clock: monotonic seconds.
+    decide: told every ejection, breaker's change and fallback (`Observer.decision`).
     """
 
     def __init__(
         self,
         policy: Policy | None = None,
         *,
+        zone: str = "",
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        decide: Decide = lambda decision: None,
     ) -> None:
         self.policy = policy or Policy()
-        self.clock = clock
-        self._random = (rng or random.Random()).random
-        self._idle_seconds = self.policy.idle_seconds
-        self._gauges: dict[str, Gauge] = {}
+        self.clock, self._zone = clock, zone
+        rng = rng or random.Random()
+        self._random = rng.random
+        self._warden = Warden(self.policy, clock=clock, rng=rng, decide=decide, pool_of=self._pool_of)
+        self._endpoints: dict[_Key, Endpoint] = {}
+        self._by_id: dict[str, Endpoint] = {}
+        self._gone: set[_Key] = set()
+        self._pools: dict[tuple[str, str | None], Pool] = {}
+        self._strategies: dict[str, Strategy] = {}
+        self._seen: dict[str, tuple[tuple[Instance, ...], Rule | None]] = {}
+        self.in_flight = 0
 
     def __repr__(self) -> str:
-        return f"<Balancer {len(self._gauges)} peers, {self.in_flight} in flight>"
+        return f"<Balancer {len(self._endpoints)} peers, {self.in_flight} in flight>"
 
-    @property
-    def in_flight(self) -> int:
-        """Requests of this process that are at a peer now."""
-        return sum(gauge.in_flight for gauge in self._gauges.values())
+    # ------------------------------------------------------------------------------------- the table
 
-    def pick(self, peers: Sequence[Instance], tried: Collection[str] = ()) -> Pick | None:
-        """A peer of `peers` whose id is not in `tried`; None if there is none."""
-        if tried:
-            peers = [peer for peer in peers if peer.id not in tried]
-        count = len(peers)
-        if count == 0:
+    def update(self, table: Table) -> None:
+        """Take over a new table. Only the services whose instances or rule have changed are sorted anew."""
+        now = self.clock()
+        for service, instances in table.instances.items():
+            rule = table.rules.get(service)
+            seen = self._seen.get(service)
+            if seen is None or seen[0] is not instances or seen[1] != rule:
+                self._rebuild(service, instances, rule, now)
+        for service in self._seen.keys() - table.instances.keys():
+            self._rebuild(service, (), None, now)
+            del self._seen[service]
+        self._forget(now)
+
+    def _rebuild(self, service: str, instances: tuple[Instance, ...], rule: Rule | None, now: float) -> None:
+        # Who is there at first has nobody to be slower than.
+        before, is_first = self._seen.get(service, ((), None))[0], service not in self._seen
+        self._seen[service] = (instances, rule)
+        self._gone.update((service, instance.id) for instance in before)
+        weights = dict(rule.weights) if rule is not None else {}
+        by_sandbox: dict[str | None, list[Endpoint]] = {}
+        for instance in instances:
+            endpoint = self._endpoint(instance, now)
+            endpoint.weight = weights.get(instance.id, instance.weight)
+            if instance.state == "ready" and endpoint.weight > 0:
+                by_sandbox.setdefault(instance.sandbox, []).append(endpoint)
+                if not is_first and not self._stands(endpoint):
+                    endpoint.warm_from = now
+        for key in [key for key in self._pools if key[0] == service and key[1] not in by_sandbox]:
+            del self._pools[key]
+        for sandbox, endpoints in by_sandbox.items():
+            self._pools[service, sandbox] = self._pool(service, endpoints, rule if sandbox is None else None, now)
+
+    def _pool(self, service: str, endpoints: Sequence[Endpoint], rule: Rule | None, now: float) -> Pool:
+        pool = build(service, endpoints, rule, self._zone, self._strategy(service))
+        window = self.policy.slow_start_seconds
+        pool.warming = {endpoint for endpoint in pool.home if endpoint.is_warming(now, window)}
+        self._warden.warm(pool, now)
+        for endpoint, cell in pool.home.items():
+            self._warden.seat(pool, cell, endpoint, now)
+        return pool
+
+    def _endpoint(self, instance: Instance, now: float) -> Endpoint:
+        """A restarted process, which has a new generation, is a new one."""
+        key = (instance.service, instance.id)
+        endpoint = self._endpoints.get(key)
+        if endpoint is None or endpoint.instance.generation != instance.generation:
+            endpoint = self._endpoints[key] = self._by_id[instance.id] = self._warden.endpoint(instance, now)
+        endpoint.instance = instance
+        self._gone.discard(key)
+        return endpoint
+
+    def _strategy(self, service: str) -> Strategy:
+        strategy = self._strategies.get(service)
+        if strategy is None:
+            name = self.policy.strategies.get(service, self.policy.strategy)
+            strategy = self._strategies[service] = strategies.strategy_named(name, self.policy, self._random)
+        return strategy
+
+    def _forget(self, now: float) -> None:
+        """Who has gone, unless something is in flight there, or it is out: it may come back, and is no better then."""
+        for key in tuple(self._gone):
+            endpoint = self._endpoints[key]
+            if not endpoint.in_flight and (endpoint.returns_at(now) or 0.0) <= now:
+                self._gone.discard(key)
+                del self._endpoints[key]
+                self._by_id.pop(key[1], None)
+
+    def _pool_of(self, endpoint: Endpoint) -> Pool | None:
+        return self._pools.get((endpoint.instance.service, endpoint.instance.sandbox))
+
+    def _stands(self, endpoint: Endpoint) -> bool:
+        pool = self._pool_of(endpoint)
+        return pool is not None and endpoint in pool.home
+
+    # ------------------------------------------------------------------------------------- picking
+
+    def pick(
+        self, service: str, *, tried: Collection[str] = (), sandbox: str | None = None, key: str | None = None
+    ) -> Pick | None:
+        """A peer of `service`, for one request; None only if nobody is ready.
+
+        Args:
+            tried: ids that are asked again only if there is nobody else.
+            sandbox: one with this sandbox, if there is any ready; otherwise, and without it, an ordinary one.
+            key: the same key goes to the same peer, as far as it is in.
+        """
+        pool = self._pools.get((service, sandbox)) or self._pools.get((service, None))
+        if pool is None:
             return None
         now = self.clock()
-        if count == 1:
-            return Pick(self, self._gauge(peers[0], now), peers[0], now)
-        first = int(self._random() * count)
-        second = int(self._random() * (count - 1))
-        second += second >= first
-        return self._better(peers[first], peers[second], now)
+        if now >= pool.tend_at:
+            self._warden.tend(pool, now)
+        cell = pool.only
+        if cell is not None and cell.live and not tried and key is None and not cell.due:
+            return self._to(pool, pool.strategy.choose(cell.live, now), now)
+        return self._pick_carefully(pool, tried, key, now)
 
-    def _better(self, one: Instance, other: Instance, now: float) -> Pick:
-        a, b = self._gauge(one, now), self._gauge(other, now)
-        if b.cost * (b.in_flight + b.itself) * one.weight < a.cost * (a.in_flight + a.itself) * other.weight:
-            one, other, a, b = other, one, b, a
-        if b.picked_at < now - self._idle_seconds and self._gets_a_turn(b, a, now):
-            return Pick(self, b, other, now)
-        return Pick(self, a, one, now)
+    def _pick_carefully(self, pool: Pool, tried: Collection[str], key: str | None, now: float) -> Pick:
+        groups = self._groups(pool, key)
+        cells = [cell for group in groups for cell in group.ordered(self._draw("zone", key), self.policy.zone_spill)]
+        for cell in cells:
+            pick = self._from_cell(pool, cell, tried, key, now)
+            if pick is not None:
+                return pick
+        return self._from_the_rest(pool, cells, tried, key, now)
 
-    def _gets_a_turn(self, loser: Gauge, winner: Gauge, now: float) -> bool:
-        """The loser of many draws, now and then: its cost may be old."""
-        if loser.in_flight or loser.picked_at >= winner.picked_at:
+    def _groups(self, pool: Pool, key: str | None) -> Sequence[Group]:
+        """The version whose turn it is by the shares, then the others."""
+        if len(pool.groups) == 1:
+            return pool.groups
+        group = pool.group(self._draw("version", key))
+        if not group.is_live and pool.is_live:
+            self._warden.replace(pool, group)
+        return [group, *(other for other in pool.groups if other is not group)]
+
+    def _draw(self, what: str, key: str | None) -> float:
+        """What a sticky key is due stays the same as well."""
+        return self._random() if key is None else strategies.unit(what, key)
+
+    def _from_cell(self, pool: Pool, cell: Cell, tried: Collection[str], key: str | None, now: float) -> Pick | None:
+        """One that is in, or due to be probed, and not tried yet."""
+        if key is not None:
+            return self._by_key(pool, cell, tried, key, now)
+        for endpoint in tuple(cell.due):
+            if endpoint.instance.id not in tried and (pick := self._probe(pool, cell, endpoint, now)):
+                return pick
+        if not cell.live:
+            return None
+        endpoint = pool.strategy.choose(cell.live, now)
+        if endpoint.instance.id in tried:
+            fresh = [endpoint for endpoint in cell.live if endpoint.instance.id not in tried]
+            if not fresh:
+                return None
+            endpoint = pool.strategy.choose(fresh, now)
+        return self._to(pool, endpoint, now)
+
+    def _by_key(self, pool: Pool, cell: Cell, tried: Collection[str], key: str, now: float) -> Pick | None:
+        ranking: Sequence[Endpoint] = cell.ranking(key)
+        if all(endpoint.at < 0 or endpoint.instance.id in tried for endpoint in ranking):
+            ranking = strategies.ranked(cell.peers, key, len(cell.peers))
+        for endpoint in ranking:
+            if endpoint.instance.id in tried:
+                continue
+            if endpoint.at >= 0:
+                return self._to(pool, endpoint, now)
+            if endpoint in cell.due and (pick := self._probe(pool, cell, endpoint, now)):
+                return pick
+        return None
+
+    def _from_the_rest(
+        self, pool: Pool, cells: Sequence[Cell], tried: Collection[str], key: str | None, now: float
+    ) -> Pick:
+        everybody = [endpoint for cell in cells for endpoint in cell.peers]
+        fresh = [endpoint for endpoint in everybody if endpoint.instance.id not in tried]
+        for endpoints in (
+            [endpoint for endpoint in fresh if not endpoint.is_broken],
+            fresh,
+            [endpoint for endpoint in everybody if not endpoint.is_broken],
+            everybody,
+        ):
+            if endpoints:
+                break
+        if key is not None:
+            return self._to(pool, strategies.ranked(endpoints, key, 1)[0], now)
+        return self._to(pool, pool.strategy.choose(endpoints, now), now)
+
+    def _probe(self, pool: Pool, cell: Cell, endpoint: Endpoint, now: float) -> Pick | None:
+        generation = self._warden.probe(pool, cell, endpoint, now)
+        return self._start(endpoint, now, generation, is_probe=True) if generation is not None else None
+
+    def _to(self, pool: Pool, endpoint: Endpoint, now: float) -> Pick:
+        if endpoint.at >= 0 or not endpoint.is_broken:
+            return self._start(endpoint, now, endpoint.generation)
+        self._warden.panic(pool)
+        # A success of the panic ends an ejection; the breaker has its own time and its own probes.
+        return self._start(endpoint, now, _NO_GENERATION, in_panic=True)
+
+    def _start(
+        self, endpoint: Endpoint, now: float, generation: int, *, is_probe: bool = False, in_panic: bool = False
+    ) -> Pick:
+        if not endpoint.waiting:
+            endpoint.heard_at = now
+        endpoint.waiting += 1
+        endpoint.in_flight += 1
+        endpoint.picked_at = now
+        self.in_flight += 1
+        return Pick(self, endpoint, now, generation, is_probe=is_probe, in_panic=in_panic)
+
+    # ------------------------------------------------------------------------------------- how picks end
+
+    def settled(self, pick: Pick, outcome: Outcome | None, /) -> float:
+        """For `Pick`: record what became of it."""
+        endpoint, now = pick.endpoint, self.clock()
+        seconds = now - pick.started_at
+        endpoint.waiting -= 1
+        if outcome is Outcome.OK:
+            self._warden.answered(endpoint, pick.epoch, pick.generation, seconds, now)
+        elif outcome is Outcome.FAILED or outcome is Outcome.SILENT:
+            silent = outcome is Outcome.SILENT
+            self._warden.failed(endpoint, pick.epoch, pick.generation, seconds, now, silent=silent)
+        elif outcome is Outcome.REJECTED:
+            self._warden.rejected(endpoint, pick.epoch, pick.generation, now, probe=pick.is_probe)
+        else:
+            self._warden.given_up(endpoint, pick.epoch, pick.generation, seconds, now, probe=pick.is_probe)
+        return seconds
+
+    def released(self, pick: Pick, /) -> None:
+        """For `Pick`: it is no longer in flight."""
+        pick.endpoint.in_flight -= 1
+        self.in_flight -= 1
+
+    # ------------------------------------------------------------------------------------- what others know and ask
+
+    def avoid(self, instance_id: str, seconds: float, reason: str) -> None:
+        """Ask this peer only after the others, for so long: it has said that it is leaving, or is not who it was."""
+        endpoint = self._by_id.get(instance_id)
+        if endpoint is not None:
+            self._warden.avoid(endpoint, self.clock(), seconds, reason)
+
+    def last_success(self, instance_id: str) -> float | None:
+        """When (monotonic seconds) it last did what was asked; None: never, as far as this process knows."""
+        endpoint = self._by_id.get(instance_id)
+        return endpoint.succeeded_at if endpoint is not None else None
+
+    def has_other(self, service: str, *, tried: Collection[str], sandbox: str | None = None) -> bool:
+        """Whether anybody is in whose id is not in `tried`: that asking again is more than a hope."""
+        pool = self._pools.get((service, sandbox)) or self._pools.get((service, None))
+        if pool is None:
             return False
-        return not loser.failing or loser.picked_at < now - self.policy.failing_idle_seconds
+        cells = (pool.only,) if pool.only is not None else pool.cells()
+        return any(endpoint.instance.id not in tried for cell in cells for endpoint in cell.live)
 
-    def _gauge(self, peer: Instance, now: float) -> Gauge:
-        gauge = self._gauges.get(peer.id)
-        if gauge is None or gauge.generation != peer.generation:
-            gauge = self._gauges[peer.id] = Gauge(peer.generation, now, self.policy.unknown_seconds)
-        return gauge
-
-    def retain(self, ids: Iterable[str]) -> None:
-        """Forget all peers but these; what is still in flight at another is counted until it ends."""
-        known = set(ids)
-        self._gauges = {id_: gauge for id_, gauge in self._gauges.items() if id_ in known or gauge.in_flight}
+    def explain(self, service: str, *, sandbox: str | None = None) -> tuple[Candidate, ...]:
+        """Between whom a request is decided now, and how they do; empty if nobody is ready."""
+        pool = self._pools.get((service, sandbox)) or self._pools.get((service, None))
+        if pool is None:
+            return ()
+        now = self.clock()
+        self._warden.tend(pool, now)
+        return candidate.candidates(pool, self.policy, now)
