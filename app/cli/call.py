@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import redis.asyncio
 import typer
 
-from app import telemetry
+from app import context, redis_client, telemetry
 from app.cli import running, terminal
 from app.cli.running import DataDir, System
+from app.context import Context
 from app.errors import InvalidInput, MeshError
-from app.mesh import Mesh, Reply, open_mesh
-from app.mesh.observer import Attempt, NullObserver
+from app.mesh import Mesh, Reply, Story, Trace, open_mesh
 
 CALLER = "cli"
 # It calls and is never called: the address stands in a record that is not registered.
 NO_ADDRESS = "http://127.0.0.1:1"
+_REDIS_SECONDS = 2.0
 
 
 def register(mesh: typer.Typer) -> None:
@@ -35,22 +36,27 @@ def call(
     *,
     body: Annotated[str | None, typer.Option("--json", metavar="BODY", help="Sent as JSON.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show who could answer, and each attempt.")] = False,
+    json_explain: Annotated[bool, typer.Option("--json-explain", help="The same as JSON, on stderr.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for the whole call.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help="Go to the instances of this sandbox.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Call a service and print what it answers; the code is 0 if the status is below 400."""
     if not path.startswith("/"):
         raise InvalidInput(f"The path starts with a slash, as in /{path}")
-    order = Order(service, method.upper(), path, _parse(body), timeout)
+    order = Order(service, method.upper(), path, _parse(body), timeout, sandbox)
     system = running.find(data_dir)
     telemetry.configure(system.settings.model_copy(update={"log_level": "error"}), service=CALLER, instance=CALLER)
     answer = asyncio.run(_carry_out(order, system))
     if explain:
-        _explain(answer)
-    if answer.error is not None:
-        raise answer.error
-    _print(answer.reply)
-    if answer.reply.status >= 400:
+        _tell(answer.story)
+    if json_explain:
+        typer.echo(json.dumps(answer.story.as_dict()), err=True)
+    if isinstance(answer.outcome, MeshError):
+        answer.outcome.detail = str(answer.outcome)
+        raise answer.outcome
+    _print(answer.outcome)
+    if answer.outcome.status >= 400:
         raise typer.Exit(1)
 
 
@@ -63,21 +69,15 @@ class Order:
     path: str
     json: Any
     timeout: float | None
+    sandbox: str | None
 
 
-@dataclass(slots=True)
-class Answer(NullObserver):
-    """What came of it, and how: it listens to the mesh while the call lasts."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of it, and how."""
 
-    reply: Reply = field(default_factory=lambda: Reply(0))
-    error: MeshError | None = None
-    seconds: float = 0.0
-    candidates: tuple[tuple[str, ...], ...] = ()
-    registry: str = ""
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def attempt(self, details: Attempt, /) -> None:
-        self.attempts.append(details)
+    outcome: Reply | MeshError
+    story: Story
 
 
 def _parse(body: str | None) -> Any:
@@ -88,47 +88,65 @@ def _parse(body: str | None) -> Any:
 
 
 async def _carry_out(order: Order, system: System) -> Answer:
-    answer = Answer()
     async with (
-        redis.asyncio.Redis.from_url(system.redis_url) as client,
+        redis_client.open_async(system.redis_url, timeout_seconds=_REDIS_SECONDS) as client,
         open_mesh(
             redis=client,
             redis_url=system.redis_url,
             settings=system.settings,
             service=CALLER,
             url=NO_ADDRESS,
-            observer=answer,
         ) as mesh,
     ):
-        _look_around(mesh, order.service, answer)
-        began = time.perf_counter()
-        try:
-            answer.reply = await mesh.request(
-                order.method, order.service, order.path, json=order.json, timeout=order.timeout
-            )
-        except MeshError as error:
-            answer.error = error
-        answer.seconds = time.perf_counter() - began
-    return answer
+        with _in_sandbox(order.sandbox):
+            return await _call(order, mesh)
 
 
-def _look_around(mesh: Mesh, service: str, answer: Answer) -> None:
-    peers = mesh.directory.instances(service)
-    answer.candidates = tuple((p.id, p.url, p.state, f"{p.weight:g}", p.zone, p.version) for p in peers)
-    answer.registry = repr(mesh.directory)
+async def _call(order: Order, mesh: Mesh) -> Answer:
+    trace = Trace()
+    try:
+        reply = await mesh.request(
+            order.method, order.service, order.path, json=order.json, timeout=order.timeout, explain=trace
+        )
+    except MeshError as error:
+        return Answer(error, trace.story)
+    return Answer(reply, trace.story)
 
 
-def _explain(answer: Answer) -> None:
+@contextmanager
+def _in_sandbox(name: str | None) -> Iterator[None]:
+    if name is None:
+        yield
+        return
+    with context.activate(Context(context.new_request_id(), sandbox=name)):
+        yield
+
+
+def _tell(story: Story) -> None:
     """On stderr, so that the answer itself can be piped on."""
     tell = terminal.console(sys.stderr).print
-    tell(f"registry    {answer.registry}")
-    for candidate in answer.candidates or (("nobody is registered",),):
-        tell(f"candidate   {'  '.join(candidate)}")
-    for attempt in answer.attempts:
-        outcome = attempt.error or f"status {attempt.status}"
-        after = ", trying again" if attempt.retrying else ""
-        tell(f"attempt {attempt.number}   {attempt.instance}: {outcome} after {attempt.seconds * 1000:.1f} ms{after}")
-    tell(f"answer      {answer.reply.status or '-'} after {answer.seconds * 1000:.1f} ms")
+    registry = story.registry
+    state = "answers" if registry["healthy"] else "away"
+    age = "never" if registry["age_seconds"] is None else f"{registry['age_seconds']:.1f} s ago"
+    tell(f"registry    {state}, last heard {age}, epoch {registry['epoch']}, change {registry['seq']}")
+    for peer in story.candidates:
+        cost = f"{peer['cost_seconds'] * 1000:.1f} ms, {peer['in_flight']} in flight, score {peer['score']:.4f}"
+        where = f"{peer['id']}  {peer['url']}  {peer['version']}  {peer['zone']}"
+        tell(f"candidate   {where}  share {peer['share']:.0%}  {cost}  {peer['state']}")
+    if not story.candidates:
+        tell("candidate   nobody is ready")
+    tell(f"breaker     {story.breaker}")
+    tell(f"budget      {story.repetitions_left:.0f} repetitions left, {story.allowed_seconds:.2f} s for the call")
+    for step in story.attempts:
+        took = (
+            f"from {step.after_seconds * 1000:.1f} ms, for {step.seconds * 1000:.1f} ms of {step.allowed_seconds:.2f} s"
+        )
+        tell(
+            f"attempt {step.number}   {step.instance}  {step.url}: {step.outcome}, {step.kind}, {took}; then {step.then}"
+        )
+    for after, note in story.notes:
+        tell(f"decided     {note}, after {after * 1000:.1f} ms")
+    tell(f"answer      {story.outcome} after {story.seconds * 1000:.1f} ms")
 
 
 def _print(reply: Reply) -> None:

@@ -91,7 +91,8 @@ def outward(headers: RawHeaders, status: int) -> list[tuple[bytes, bytes]]:
         if name not in _HOP_BY_HOP
         and name not in _REWRITTEN
         and name not in nominated
-        and not name.startswith(_PROXY)
+        # What peers tell each other is no stranger's business.
+        and not name.startswith((_PROXY, _X_MESH))
         # RFC 9110, 8.6: a 204 has no length.
         and not (status == 204 and name == b"content-length")
     ]

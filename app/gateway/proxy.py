@@ -30,7 +30,7 @@ from app.web.inbox import Inbox
 
 _log = telemetry.log("gateway")
 
-OWN_PATHS = frozenset({"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"})
+OWN_PATHS = frozenset({"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/_mesh"})
 _OWN_FOLDER = "/docs/"
 
 # Of an upload that was answered before its end, this much is still taken in: a client that is cut off while it
@@ -110,7 +110,7 @@ class _Passage:
         except PlatformError as error:
             if isinstance(error, Unavailable):
                 event = "answer broken off" if self._started else "request not passed on"
-                _log.warning(event, path=self._scope["path"], code=error.code, detail=error.detail)
+                _log.warning(event, path=self._scope["path"], code=error.code, detail=str(error))
             if self._started:
                 raise
             await self._explain(error)

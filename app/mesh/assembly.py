@@ -10,22 +10,26 @@ from pathlib import Path
 
 import redis.asyncio
 
+from app import redis_client
 from app.deadline import Deadlines
 from app.errors import Misconfigured
 from app.mesh.balancing.balancer import Balancer
-from app.mesh.balancing.balancer import Policy as BalancerPolicy
+from app.mesh.balancing.policy import balancer_policy
 from app.mesh.calling.client import Mesh
-from app.mesh.calling.transport import AiohttpTransport
+from app.mesh.calling.target import Targets
+from app.mesh.calling.transport import AiohttpTransport, GuardedResolver
 from app.mesh.keys import Keys
 from app.mesh.lag import LoopLag
 from app.mesh.observer import NullObserver, Observer
-from app.mesh.registry import operations, record
+from app.mesh.registry import record
 from app.mesh.registry.directory import Directory, longest_block_seconds
 from app.mesh.registry.diskcopy import DiskCopy
-from app.mesh.registry.operations import Registry
+from app.mesh.registry.inquiry import Inquiry
+from app.mesh.registry.membership import Membership
 from app.mesh.registry.presence import Presence
+from app.mesh.registry.probe import HttpProbe
 from app.mesh.registry.record import Instance, Load, PoisonedRecord
-from app.mesh.registry.view import Table
+from app.mesh.registry.runner import Registry
 from app.settings import RegistrySettings, Settings
 
 
@@ -50,7 +54,7 @@ async def open_mesh(
     in_flight: Callable[[], int] = lambda: 0,
     limit: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[Mesh]:
-    """Open the mesh for one process: on entry it can call, after ``await mesh.register()`` it can be called.
+    """Open the mesh for one process: on entry it can call, after ``await mesh.membership.register()`` it can be called.
 
     A Redis that is away is not fatal: the last known peers come from `cache_file`, and it keeps trying.
 
@@ -69,22 +73,27 @@ async def open_mesh(
         settings, service, url, prefixes=prefixes, version=version, openapi_digest=openapi_digest, id_=instance_id
     )
     keys = Keys(slice_.namespace)
-    balancer = Balancer(BalancerPolicy(penalty_seconds=settings.client.timeout_seconds))
+    policy = balancer_policy(settings.balancing, settings.breaker, timeout_seconds=settings.client.timeout_seconds)
+    balancer = Balancer(policy, zone=settings.zone, decide=watcher.decision)
+    targets = Targets(settings.client, settings.breaker, watcher)
     async with AsyncExitStack() as stack:
         lag = stack.enter_context(LoopLag())
         deadlines = stack.enter_context(closing(Deadlines()))
         transport = await stack.enter_async_context(
             AiohttpTransport(settings.client, networks=slice_.allowed_networks, deadlines=deadlines)
         )
-        watch = operations.watch_client(redis_url, block_seconds=longest_block_seconds(slice_))
+        probe = await stack.enter_async_context(HttpProbe(GuardedResolver(slice_.allowed_networks)))
+        watch = redis_client.open_watch(redis_url, block_seconds=longest_block_seconds(slice_))
+        registry = Registry(redis, keys)
         directory = Directory(
-            registry=Registry(redis, keys),
+            registry=registry,
             watched=Registry(watch, keys),
             watch=watch,
             settings=slice_,
             observer=watcher,
+            inquiry=Inquiry(probe, last_success=balancer.last_success),
             disk=DiskCopy(cache_file, slice_.namespace, slice_.allowed_networks) if cache_file else None,
-            listeners=(lambda table: balancer.retain(_ids(table)),),
+            listeners=(balancer.update, targets.update),
         )
         await stack.enter_async_context(directory)
         presence = Presence(
@@ -93,17 +102,21 @@ async def open_mesh(
             settings=slice_,
             observer=watcher,
             load=lambda: Load(in_flight=in_flight(), limit=limit(), loop_lag_seconds=lag.seconds),
+            seen=lambda: directory.position,
         )
+        membership = Membership(presence, registry=registry, keys=keys, observer=watcher)
+        directory.inform(membership)
         mesh = Mesh(
             directory=directory,
-            presence=presence,
+            membership=membership,
             balancer=balancer,
             transport=transport,
             deadlines=deadlines,
+            targets=targets,
             settings=settings.client,
             observer=watcher,
         )
-        stack.push_async_callback(mesh.leave)
+        stack.push_async_callback(membership.leave)
         yield mesh
 
 
@@ -126,6 +139,8 @@ def own_instance(
         url=url,
         version=version,
         zone=settings.zone,
+        weight=settings.weight,
+        sandbox=settings.sandbox,
         state="starting",
         prefixes=tuple(prefixes),
         openapi_digest=openapi_digest,
@@ -142,7 +157,3 @@ def check_times(settings: RegistrySettings) -> None:
     """Raises: Misconfigured: a lease must outlast two heartbeats, or one late beat reads as an absence."""
     if settings.lease_seconds < 2.2 * settings.heartbeat_seconds:
         raise Misconfigured("registry.lease_seconds must be at least 2.2 times registry.heartbeat_seconds")
-
-
-def _ids(table: Table) -> list[str]:
-    return [peer.id for peers in table.instances.values() for peer in peers]

@@ -79,7 +79,7 @@ class House:
     async def announced(self, service: str, url: str, *prefixes: str) -> AsyncIterator[Mesh]:
         """An instance of `service` at `url`, which the edge has heard of."""
         async with mesh_of(self.settings, self.redis, service, url=url, prefixes=prefixes) as mesh:
-            await mesh.register()
+            await mesh.membership.register()
             await until(lambda: mesh.instance.id in {i.id for i in self.edge.mesh.directory.instances(service)})
             yield mesh
 

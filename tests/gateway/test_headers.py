@@ -128,6 +128,11 @@ def test_what_belongs_to_the_services_connection_stays_behind() -> None:
     assert headers.outward(given, 200) == [(b"x-kept", b"1")]
 
 
+@pytest.mark.parametrize("name", [b"X-Mesh-Draining", b"x-mesh-unprocessed", b"x-mesh-instance", b"X-MESH-Anything"])
+def test_what_peers_tell_each_other_stays_inside(name: bytes) -> None:
+    assert headers.outward([(name, b"1"), (b"X-Kept", b"1")], 200) == [(b"x-kept", b"1")]
+
+
 def test_an_answer_without_content_has_no_length() -> None:
     assert headers.outward([(b"Content-Length", b"0")], 204) == []
     assert headers.outward([(b"Content-Length", b"9")], 304) == [(b"content-length", b"9")]

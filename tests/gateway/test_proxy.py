@@ -60,7 +60,7 @@ async def test_a_path_that_nobody_announced_is_a_404_problem(house: House, path:
 
 async def test_a_service_without_a_ready_instance_is_a_503_problem_that_says_when_to_try_again(house: House) -> None:
     users = await house.serve("users", "/users")
-    users.mesh.set_state("draining")
+    users.mesh.membership.set_state("draining")
     directory = house.edge.mesh.directory
     await until(lambda: not directory.ready("users"))
     async with house.client.get(house.url + "/users/7") as response:
@@ -115,7 +115,7 @@ async def test_a_request_gains_nothing_that_the_client_did_not_say(house: House)
     [seen] = users.seen
     assert {name for name, _ in seen.headers} == {
         "host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
-        "x-request-id", "x-request-timeout-ms", "x-mesh-caller", "x-mesh-attempt",
+        "x-request-id", "x-request-timeout-ms", "x-mesh-caller", "x-mesh-attempt", "x-mesh-target",
     }  # fmt: skip
     assert seen.values("host") == ["shop.example"]
 
@@ -125,6 +125,7 @@ async def test_a_client_cannot_forge_what_services_believe(house: House) -> None
     await house.raw(
         b"GET /users HTTP/1.1\r\nHost: h\r\nConnection: close, x-private, x-forwarded-for\r\n"
         b"X-Mesh-Caller: admin\r\nX-Mesh-Attempt: 9\r\nX-Mesh-Secret: 1\r\nX_Mesh_Caller: admin\r\n"
+        b"X-Mesh-Target: users-1\r\nX-Mesh-Unprocessed: overloaded\r\n"
         b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\n"
         b"X-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Authorization: Basic x\r\nUpgrade: h3\r\n"
         b"X-Mesh-Sandbox: pr-17\r\nX-Request-Id: mine-1\r\nX-Dup: a\r\nX-Dup: b\r\n\r\n"
@@ -132,6 +133,8 @@ async def test_a_client_cannot_forge_what_services_believe(house: House) -> None
     [seen] = users.seen
     assert seen.values("x-mesh-caller") == ["gateway"]
     assert seen.values("x-mesh-attempt") == ["1"]
+    assert seen.values("x-mesh-target") == [users.mesh.instance.id]
+    assert seen.values("x-mesh-unprocessed") == []
     assert seen.values("x-mesh-sandbox") == ["pr-17"]
     assert seen.values("x-forwarded-for") == ["127.0.0.1"]
     assert seen.values("x-forwarded-proto") == ["http"]
@@ -452,6 +455,40 @@ async def test_a_dead_instance_costs_no_request_whose_body_is_small(house: House
         for n in range(20):
             async with house.client.post(house.url + "/users", data=b"%d" % n) as response:
                 assert response.status == 200
+
+
+async def test_a_request_that_an_instance_has_turned_away_is_taken_to_another_whatever_its_method(house: House) -> None:
+    async def busy(request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"x-mesh-unprocessed": "overloaded", "retry-after": "1"})
+
+    turned_away = await house.serve("users", "/users", handler=busy)
+    served = await house.serve("users", "/users")
+    while not turned_away.seen:
+        async with house.client.post(house.url + "/users", data=b"x") as response:
+            assert response.status == 200
+    assert all(seen.body == b"x" for seen in served.seen)
+
+
+async def test_nobody_outside_hears_that_an_instance_drains_and_it_gets_no_more_requests(house: House) -> None:
+    async def leaving(request: web.Request) -> web.Response:
+        return web.Response(headers={"x-mesh-draining": "1", "x-mesh-anything": "1"})
+
+    first = await house.serve("users", "/users", handler=leaving)
+    await house.serve("users", "/users")
+    for _ in range(40):
+        async with house.client.get(house.url + "/users") as response:
+            assert not [name for name in response.headers if name.lower().startswith("x-mesh-")]
+    assert len(first.seen) == 1
+
+
+async def test_an_error_tells_strangers_neither_instances_nor_states(house: House) -> None:
+    await house.serve_raw("users", "/users", talk=_hang_up)
+    async with house.client.post(house.url + "/users", data=b"x") as response:
+        assert (await problem(response))["detail"] == "users: peer unreachable"
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
 
 
 @pytest.mark.parametrize("first_bytes", [False, True], ids=["before the answer", "in the middle of it"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
-from app.errors import BadReply, Unavailable
-from app.mesh.calling.transport import Exchange
+from app.errors import BadReply, MeshError, Unavailable
+from app.mesh.calling.exchange import Exchange
 
 
 class ReplyHeaders(Mapping[str, str]):
@@ -47,12 +47,20 @@ class Reply:
     Args:
         headers: lower-case name → value; duplicates joined by a comma (``set-cookie`` cannot be: stream it).
         service: who was asked, for errors.
+        fallback: empty for a peer's answer to this call; ``stale`` for one to an earlier call, ``function`` for what
+            the caller's own fallback gave in its place.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     service: str = ""
+    fallback: Literal["", "stale", "function"] = ""
+
+    @classmethod
+    def of(cls, value: Any, *, status: int = 200) -> Reply:
+        """A reply with `value` as JSON, as for a fallback."""
+        return cls(status, {"content-type": "application/json"}, orjson.dumps(value))
 
     @property
     def ok(self) -> bool:
@@ -78,6 +86,12 @@ class Reply:
         if self.status == 503:
             raise Unavailable(f"{self._who} is unavailable", retry_after=self.retry_after_seconds)
         raise BadReply(f"{self._who} answered {self.status}, not {' or '.join(map(str, statuses))}")
+
+    def as_error(self) -> MeshError:
+        """What a fallback hears where this reply is a failure."""
+        if self.status == 503:
+            return MeshError(f"{self._who} is unavailable", retry_after=self.retry_after_seconds)
+        return BadReply(f"{self._who} answered {self.status}")
 
     @property
     def retry_after_seconds(self) -> float | None:

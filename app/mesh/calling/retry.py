@@ -1,24 +1,48 @@
-"""What may be tried again, when, and how much of it in all: pure policy, no I/O.
+"""What came of an attempt, what that says of the peer and of the service, and what may follow: pure policy, no I/O.
 
-failure                                    idempotent or keyed      any other
------------------------------------------  -----------------------  -----------------------
-unsent (refused, not resolved)             any peer                 any peer
-sent, then reset or cut                    any peer                 stop
-reply 502, 503, 504, 429 with Retry-After  another peer             stop
-deadline, malformed reply, other replies   stop                     stop
+kind         what happened                            the peer   the service  idempotent, keyed   any other
+-----------  ---------------------------------------  ---------  -----------  ------------------  ----------
+fine         a reply below 500 but those below; 501   ok         success      -                   -
+unsent       refused, not resolved                    failed     failure      any peer (3)        any peer (3)
+misdirected  421: another process has the address     rejected   -            another peer (3)    another (3)
+overloaded   "unprocessed": it did nothing            rejected   -            another peer (1)    another (1)
+limited      429 with Retry-After                     rejected   -            another peer (1)    -
+cut          sent, then reset or closed               failed     failure      any peer (1)        -
+slow         silent for longer than an attempt's time silent     failure      another peer (1)    -
+busy         502, 503, 504                            failed     failure      another peer (1)    -
+fault        any other 5xx                            failed     failure      -                   -
+broken       not HTTP, a broken coding                failed     failure      -                   -
+late         silent until the deadline                silent     failure      -                   -
+starved      late or 504, with less time than usual   -          -            -                   -
+unwanted     longer than we take                      ok         success      -                   -
+
+A rejection is no failure: a service that sheds what is too much does its best, and a breaker that opened on it would
+turn a partial overload into a whole outage. In brackets: how often, by default; each repetition is drawn from the
+service's budget, also one that nobody has seen.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
-from app.errors import MeshError, PeerUnreachable
+from app import context
+from app.errors import BadReply, DeadlineExceeded, MeshError, PeerUnreachable
+from app.mesh.balancing.pick import Outcome
+from app.mesh.calling.exchange import Oversized
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-_AGAIN_STATUSES = frozenset({502, 503, 504})
+
+
+class Again(Enum):
+    """Which requests may be repeated."""
+
+    NONE = "none"
+    SAFE = "idempotent"
+    ANY = "any"
 
 
 class Verdict(Enum):
@@ -29,12 +53,47 @@ class Verdict(Enum):
     ANY_PEER = "any peer"
 
 
+class Kind(NamedTuple):
+    """What came of an attempt: one line of the table.
+
+    Args:
+        peer: what the balancer hears, None for nothing.
+        service: what the service's breaker hears: whether it succeeded, None for nothing.
+        free: whether no peer can have begun with it, so that it counts against `Policy.unsent_retries`.
+    """
+
+    name: str
+    peer: Outcome | None
+    service: bool | None
+    again: Again = Again.NONE
+    where: Verdict = Verdict.STOP
+    free: bool = False
+
+
+_OK, _FAILED, _SILENT, _REJECTED = Outcome.OK, Outcome.FAILED, Outcome.SILENT, Outcome.REJECTED
+_OTHER, _ANY_PEER = Verdict.OTHER_PEER, Verdict.ANY_PEER
+
+FINE = Kind("fine", _OK, True)
+UNSENT = Kind("unsent", _FAILED, False, Again.ANY, _ANY_PEER, free=True)
+MISDIRECTED = Kind("misdirected", _REJECTED, None, Again.ANY, _OTHER, free=True)
+OVERLOADED = Kind("overloaded", _REJECTED, None, Again.ANY, _OTHER)
+LIMITED = Kind("limited", _REJECTED, None, Again.SAFE, _OTHER)
+CUT = Kind("cut", _FAILED, False, Again.SAFE, _ANY_PEER)
+SLOW = Kind("slow", _SILENT, False, Again.SAFE, _OTHER)
+BUSY = Kind("busy", _FAILED, False, Again.SAFE, _OTHER)
+FAULT = Kind("fault", _FAILED, False)
+BROKEN = Kind("broken", _FAILED, False)
+LATE = Kind("late", _SILENT, False)
+STARVED = Kind("starved", None, None)
+UNWANTED = Kind("unwanted", _OK, True)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Args:
-    retries: attempts after the first, where the peer may have seen the request.
-    unsent_retries: the same where no peer can have seen it; higher, because it costs next to nothing and gets
-        past instances that have just been killed.
+    retries: attempts after the first, where the peer may have begun with the request.
+    unsent_retries: the same where no peer can have; higher, because it costs next to nothing and gets past instances
+        that have just been killed.
     """
 
     retries: int = 1
@@ -43,79 +102,69 @@ class Policy:
     longest_seconds: float = 0.25
 
 
-# For a call on behalf of a request that is itself a repetition: one layer repeats, not each.
-ONCE = Policy(retries=0, unsent_retries=0)
+NEVER = Policy(retries=0, unsent_retries=0)
+# For a call on behalf of a request that is itself a repetition: one layer repeats, not each. What nobody has seen
+# multiplies no load, and may be repeated in every layer.
+ONCE = Policy(retries=0)
 
 
-def judge(
-    policy: Policy, *, number: int, idempotent: bool, error: MeshError | None, status: int, later: bool
-) -> Verdict:
-    """What follows attempt `number` (1 is the first).
+def kind_of_reply(status: int, headers: Mapping[str, str], *, starved: bool) -> Kind:
+    """What a reply of `status` means.
 
     Args:
-        idempotent: by its method, or by an Idempotency-Key.
-        error: why there was no reply.
-        status: of the reply, if there was one.
-        later: whether the reply carried Retry-After.
+        headers: by name in any case.
+        starved: whether the peer had less time than such calls usually need.
     """
-    if error is not None:
-        if not isinstance(error, PeerUnreachable):
-            return Verdict.STOP
-        if not error.sent:
-            return _while(number <= max(policy.unsent_retries, policy.retries) and policy.retries > 0, Verdict.ANY_PEER)
-        return _while(idempotent and number <= policy.retries, Verdict.ANY_PEER)
-    again = status in _AGAIN_STATUSES or (status == 429 and later)
-    return _while(again and idempotent and number <= policy.retries, Verdict.OTHER_PEER)
+    if status < 500:
+        return _kind_below_500(status, headers)
+    if status == 501:
+        return FINE
+    if status == 503 and context.UNPROCESSED in headers:
+        return OVERLOADED
+    if status == 504 and starved:
+        return STARVED
+    return BUSY if status in {502, 503, 504} else FAULT
 
 
-def _while(condition: bool, verdict: Verdict) -> Verdict:
-    return verdict if condition else Verdict.STOP
+def _kind_below_500(status: int, headers: Mapping[str, str]) -> Kind:
+    if status == 421:
+        return MISDIRECTED
+    if status == 429 and context.UNPROCESSED in headers:
+        return OVERLOADED
+    return LIMITED if status == 429 and "retry-after" in headers else FINE
+
+
+def kind_of_error(error: MeshError, *, in_time: bool, starved: bool) -> Kind:
+    """What an attempt's failure means.
+
+    Args:
+        in_time: whether the call's own deadline is still to come.
+        starved: as for `kind_of_reply`.
+    """
+    if isinstance(error, PeerUnreachable):
+        return CUT if error.sent else UNSENT
+    if isinstance(error, DeadlineExceeded):
+        if in_time:
+            return SLOW
+        return STARVED if starved else LATE
+    if isinstance(error, Oversized):
+        return UNWANTED
+    return BROKEN if isinstance(error, BadReply) else FAULT
+
+
+def judge(kind: Kind, policy: Policy, *, idempotent: bool, seen: int, unseen: int) -> Verdict:
+    """Whether a call may be tried again, and where.
+
+    Args:
+        idempotent: by its method or by an Idempotency-Key.
+        seen: repetitions so far that followed an attempt which its peer may have begun with.
+        unseen: the others.
+    """
+    allowed = kind.again is Again.ANY or (kind.again is Again.SAFE and idempotent)
+    left = policy.unsent_retries - unseen if kind.free else policy.retries - seen
+    return kind.where if allowed and left > 0 else Verdict.STOP
 
 
 def backoff_seconds(policy: Policy, number: int, rng: random.Random) -> float:
     """Full jitter (AWS, "Exponential Backoff And Jitter") under a ceiling that doubles: 25, 50, … 250 ms."""
     return rng.uniform(0.0, min(policy.longest_seconds, policy.first_seconds * 2.0 ** min(number - 1, 16)))
-
-
-class Budget:
-    """Retries that one target service gets: a share of its calls and a few per second, over a sliding window.
-
-    After Finagle's ``RetryBudget``: what is not used within the window expires. Counted in slots of one second.
-    Times are monotonic seconds, given by the caller, who has just read the clock anyway.
-    """
-
-    __slots__ = ("_calls", "_earlier", "_floor", "_retries", "_second", "_share", "_window")
-
-    def __init__(self, *, share: float = 0.2, floor_per_second: float = 10.0, window_seconds: int = 10) -> None:
-        self._share, self._floor, self._window = share, floor_per_second, window_seconds
-        self._second, self._calls, self._retries = 0, 0, 0
-        self._earlier: deque[tuple[int, int, int]] = deque(maxlen=window_seconds)
-
-    def __repr__(self) -> str:
-        return f"<Budget {self.left(self._second):.0f} retries left>"
-
-    def deposit(self, now: float) -> None:
-        """A call has begun."""
-        if now >= self._second + 1:
-            self._turn(now)
-        self._calls += 1
-
-    def withdraw(self, now: float) -> bool:
-        """Whether one retry may be made; if so, it is counted."""
-        if now >= self._second + 1:
-            self._turn(now)
-        if self.left(now) < 1:
-            return False
-        self._retries += 1
-        return True
-
-    def left(self, now: float) -> float:
-        """How many retries may be made now."""
-        live = [slot for slot in self._earlier if slot[0] > now - self._window]
-        calls = self._calls + sum(slot[1] for slot in live)
-        retries = self._retries + sum(slot[2] for slot in live)
-        return self._share * calls + self._floor * self._window - retries
-
-    def _turn(self, now: float) -> None:
-        self._earlier.append((self._second, self._calls, self._retries))
-        self._second, self._calls, self._retries = int(now), 0, 0

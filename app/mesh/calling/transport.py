@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
-import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.hdrs import CONTENT_ENCODING, HOST
+from aiohttp.helpers import TimerNoop
+from aiohttp.typedefs import LooseHeaders
 from multidict import CIMultiDict
 from yarl import URL
 
 from app.deadline import Deadlines
 from app.errors import BadInput, BadReply, DeadlineExceeded, MeshError, PeerUnreachable
+from app.mesh.calling.coding import decoded
+from app.mesh.calling.exchange import Body, Exchange, Oversized, Request
 from app.mesh.registry.record import Instance, Network, allowed
 from app.settings import ClientSettings
 
@@ -30,82 +34,8 @@ _CHUNK_BYTES = 65_536
 _WIRE_PATH = re.compile(r"/[!-~]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NO_CONTENT_TYPE: CIMultiDict[None] = CIMultiDict({"Content-Type": None})
-
-Headers = dict[str, str] | list[tuple[str, str]]
-
-
-class Request(NamedTuple):
-    """What to send to whom. `path` starts with a slash and may carry a query; header names are lower-case."""
-
-    peer: Instance
-    method: str
-    path: str
-    headers: Headers
-    content: bytes | Body | None
-
-
-class Exchange(Protocol):
-    """A reply whose head is here. End it by `read` or by `close`; a connection is kept if its body was read."""
-
-    status: int
-
-    @property
-    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """In order, with duplicates, in the case in which they came."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """By name in any case; of duplicates the first."""
-        ...
-
-    async def read(self, *, max_bytes: int) -> bytes:
-        """The whole body, decoded. Raises: BadReply (too long, undecodable), PeerUnreachable."""
-        ...
-
-    def chunks(self, *, idle_seconds: float) -> AsyncIterator[bytes]:
-        """The body as it comes, not decoded. Raises: PeerUnreachable, DeadlineExceeded (silence for too long)."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Transport(Protocol):
-    """Sends one request to one peer, once."""
-
-    async def send(self, request: Request, /) -> Exchange:
-        """Return when the reply's head has come; the caller bounds the time.
-
-        Raises:
-            PeerUnreachable: ``sent`` tells whether the peer may have seen the request.
-            BadReply: what came back is not HTTP.
-        """
-        ...
-
-
-class Body:
-    """A request body that comes piece by piece; knows whether it was begun, and what its source failed with."""
-
-    __slots__ = ("_source", "begun", "error")
-
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
-        self._source = source
-        self.begun = False
-        self.error: Exception | None = None
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self.begun = True
-        try:
-            return await self._source.__anext__()
-        except StopAsyncIteration:
-            raise
-        except Exception as error:
-            # aiohttp would report it as a broken connection; it is the sender who failed, and who must hear it.
-            self.error = error
-            raise
+_NO_TIMER = TimerNoop()
+_NO_TRACES: list[aiohttp.tracing.Trace] = []
 
 
 class GuardedResolver(AbstractResolver):
@@ -130,10 +60,17 @@ class GuardedResolver(AbstractResolver):
 
 
 class _BareRequest(aiohttp.ClientRequest):
-    """A request with the headers that it was given and no others: what is passed through must arrive as it came.
+    """A request with the headers that it was given and no others: what is passed through must arrive as it came."""
 
-    The session's `skip_auto_headers` means the same, and copies and sorts headers for each request to get there.
-    """
+    def update_headers(self, headers: LooseHeaders | None) -> None:
+        host = self.url.host_port_subcomponent
+        self.headers = CIMultiDict() if host is None else CIMultiDict({HOST: host})
+        if headers:
+            given = CIMultiDict(headers)
+            if HOST in given:
+                self.headers = given
+            else:
+                self.headers.extend(given)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         self._skip_auto_headers = _NO_CONTENT_TYPE
@@ -142,58 +79,72 @@ class _BareRequest(aiohttp.ClientRequest):
 class AiohttpTransport:
     """Kept-alive connections to peers over aiohttp. Use as an async context manager.
 
-    No redirects, cookies, proxies of the environment or automatic decompression: a peer's reply is what it sent.
+    It does what ``aiohttp.ClientSession`` does for a plain request, with the same parts, and nothing of what that does
+    besides: redirects, cookies, proxies, netrc, hidden repeats of idempotent requests. That leaves a peer's reply as it
+    was sent, tells apart what failed before anything was sent, and saves a fifth of a call's time.
     """
 
     def __init__(self, settings: ClientSettings, *, networks: Sequence[Network], deadlines: Deadlines) -> None:
         self._settings = settings
         self._networks, self._deadlines = tuple(networks), deadlines
-        self._session: aiohttp.ClientSession | None = None
+        # The whole time is bounded by who calls; what remains is the one wait that proves "unsent".
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds)
+        self._connector: aiohttp.TCPConnector | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     def __repr__(self) -> str:
-        return f"<AiohttpTransport {'open' if self._session is not None else 'closed'}>"
+        return f"<AiohttpTransport {'open' if self._connector is not None else 'closed'}>"
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
+        self._loop = asyncio.get_running_loop()
+        self._connector = aiohttp.TCPConnector(
             limit=0,
             limit_per_host=self._settings.max_connections_per_peer,
             keepalive_timeout=KEEPALIVE_SECONDS,
             ttl_dns_cache=_DNS_SECONDS,
             resolver=GuardedResolver(self._networks),
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # The whole time is bounded by who calls; what remains is the one wait that proves "unsent".
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_seconds),
-            auto_decompress=False,
-            trust_env=False,
-            request_class=_BareRequest,
-        )
-        # Its hidden repeat of idempotent requests would count in no budget and blur what was sent.
-        self._session._retry_connection = False  # noqa: SLF001  # there is no public switch
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connector is not None:
+            connector, self._connector = self._connector, None
+            await connector.close()
 
     async def send(self, request: Request) -> Exchange:
-        if self._session is None:
+        if self._connector is None:
             raise PeerUnreachable("The mesh is closed", sent=False)
         peer, method, path, headers, content = request
+        outgoing = _BareRequest(
+            method, wire_url(peer.url, path), headers=headers, data=content, loop=self._loop, timer=_NO_TIMER
+        )
         try:
-            response = await self._session.request(
-                method,
-                wire_url(peer.url, path),
-                headers=headers if type(headers) is dict else CIMultiDict(headers),
-                data=content,
-                allow_redirects=False,
-            )
+            connection = await self._connector.connect(outgoing, _NO_TRACES, self._timeout)
         except (aiohttp.ClientError, OSError) as error:
+            raise PeerUnreachable(f"{_who(peer)}: no connection", sent=False) from error
+        response = None
+        try:
+            protocol = connection.protocol
+            if protocol is None:
+                raise aiohttp.ServerDisconnectedError
+            protocol.set_response_params(
+                timer=_NO_TIMER,
+                skip_payload=method == "HEAD",
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=_CHUNK_BYTES,
+            )
+            response = await outgoing.send(connection)
+            await response.start(connection)
+        except BaseException as error:
+            # Whatever it was: nobody may find a half-read reply on this connection.
+            if response is not None:
+                response.close()
+            connection.close()
+            if not isinstance(error, aiohttp.ClientError | OSError):
+                raise
             if isinstance(content, Body) and content.error is not None:
                 raise content.error from None
             raise translated(error, peer) from error
@@ -228,6 +179,16 @@ class _AiohttpExchange:
     def headers(self) -> Mapping[str, str]:
         return self._response.headers
 
+    def at_hand(self, *, max_bytes: int) -> bytes | None:
+        content = self._response.content
+        if not content.is_eof():
+            return None
+        body = content.read_nowait()
+        if len(body) > max_bytes:
+            raise self._oversized(max_bytes)
+        encoding = self._response.headers.get(CONTENT_ENCODING)
+        return body if encoding is None else decoded(body, encoding, max_bytes=max_bytes)
+
     async def read(self, *, max_bytes: int) -> bytes:
         response = self._response
         length = response.content_length
@@ -240,7 +201,7 @@ class _AiohttpExchange:
             raise translated(error, self._peer) from error
         finally:
             self.close()
-        encoding = response.headers.get("content-encoding")
+        encoding = response.headers.get(CONTENT_ENCODING)
         return body if encoding is None else decoded(body, encoding, max_bytes=max_bytes)
 
     async def _read_capped(self, total: int, max_bytes: int) -> bytes:
@@ -251,7 +212,10 @@ class _AiohttpExchange:
                 return b"".join(parts)
             total += len(part)
             parts.append(part)
-        raise BadReply(f"{self._peer.service}: the reply is longer than {max_bytes} bytes")
+        raise self._oversized(max_bytes)
+
+    def _oversized(self, max_bytes: int) -> Oversized:
+        return Oversized(f"{self._peer.service}: the reply is longer than {max_bytes} bytes")
 
     async def chunks(self, *, idle_seconds: float) -> AsyncIterator[bytes]:
         content = self._response.content
@@ -274,39 +238,11 @@ class _AiohttpExchange:
 
 
 def translated(error: Exception, peer: Instance) -> MeshError:
-    """aiohttp's error as ours. Unsent is only what failed before a connection stood."""
-    who = f"{peer.service}, instance {peer.id}"
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return PeerUnreachable(f"{who}: no connection", sent=False)
+    """aiohttp's error, from after a connection stood, as ours."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return BadReply(f"{who}: the reply is not valid HTTP")
-    return PeerUnreachable(f"{who}: the connection was cut", sent=True)
+        return BadReply(f"{_who(peer)}: the reply is not valid HTTP")
+    return PeerUnreachable(f"{_who(peer)}: the connection was cut", sent=True)
 
 
-def decoded(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """`body` without its gzip or deflate coding.
-
-    Raises:
-        BadReply: another coding, broken, or longer than `max_bytes` once unpacked.
-    """
-    encoding = encoding.strip().lower()
-    if encoding == "identity" or not body:
-        return body
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise BadReply(f"A peer replied in a coding that was not asked for: {encoding[:40]}")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    with _as_bad_reply():
-        plain = unpacker.decompress(body, max_bytes + 1)
-    if len(plain) > max_bytes:
-        raise BadReply(f"A peer's reply unpacks to more than {max_bytes} bytes")
-    if not unpacker.eof:
-        raise BadReply("A peer's packed reply ends too early")
-    return plain
-
-
-@contextmanager
-def _as_bad_reply() -> Iterator[None]:
-    try:
-        yield
-    except zlib.error as error:
-        raise BadReply("A peer's packed reply is broken") from error
+def _who(peer: Instance) -> str:
+    return f"{peer.service}, instance {peer.id}"

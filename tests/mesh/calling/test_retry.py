@@ -1,63 +1,123 @@
+"""The table of what comes of an attempt, row by row."""
+
 from __future__ import annotations
 
 import random
 
 import pytest
 
-from app.errors import BadReply, DeadlineExceeded, MeshError, NoInstance, PeerUnreachable
+from app.errors import BadReply, CircuitOpen, DeadlineExceeded, MeshError, NoInstance, PeerUnreachable
+from app.mesh.balancing.pick import Outcome
 from app.mesh.calling import retry
-from app.mesh.calling.retry import Budget, Policy, Verdict
+from app.mesh.calling.exchange import Oversized
+from app.mesh.calling.retry import (
+    BROKEN,
+    BUSY,
+    CUT,
+    FAULT,
+    FINE,
+    LATE,
+    LIMITED,
+    MISDIRECTED,
+    NEVER,
+    ONCE,
+    OVERLOADED,
+    SLOW,
+    STARVED,
+    UNSENT,
+    UNWANTED,
+    Kind,
+    Policy,
+    Verdict,
+)  # fmt: skip
 
 POLICY = Policy()
-UNSENT, CUT = PeerUnreachable(sent=False), PeerUnreachable(sent=True)
 STOP, OTHER, ANY = Verdict.STOP, Verdict.OTHER_PEER, Verdict.ANY_PEER
+OK, FAILED, SILENT, REJECTED = Outcome.OK, Outcome.FAILED, Outcome.SILENT, Outcome.REJECTED
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "later", "idempotent", "verdict"),
+    ("kind", "idempotent", "other", "peer", "service"),
     [
-        (UNSENT, 0, False, True, ANY),
-        (UNSENT, 0, False, False, ANY),
-        (CUT, 0, False, True, ANY),
-        (CUT, 0, False, False, STOP),
-        (None, 502, False, True, OTHER),
-        (None, 503, False, True, OTHER),
-        (None, 504, False, True, OTHER),
-        (None, 503, True, False, STOP),
-        (None, 429, True, True, OTHER),
-        (None, 429, False, True, STOP),
-        (None, 500, False, True, STOP),
-        (None, 501, False, True, STOP),
-        (None, 404, True, True, STOP),
-        (None, 409, False, True, STOP),
-        (None, 200, False, True, STOP),
-        (DeadlineExceeded(), 0, False, True, STOP),
-        (BadReply(), 0, False, True, STOP),
-        (NoInstance(), 0, False, True, STOP),
+        (FINE, STOP, STOP, OK, True),
+        (UNSENT, ANY, ANY, FAILED, False),
+        (MISDIRECTED, OTHER, OTHER, REJECTED, None),
+        (OVERLOADED, OTHER, OTHER, REJECTED, None),
+        (LIMITED, OTHER, STOP, REJECTED, None),
+        (CUT, ANY, STOP, FAILED, False),
+        (SLOW, OTHER, STOP, SILENT, False),
+        (BUSY, OTHER, STOP, FAILED, False),
+        (FAULT, STOP, STOP, FAILED, False),
+        (BROKEN, STOP, STOP, FAILED, False),
+        (LATE, STOP, STOP, SILENT, False),
+        (STARVED, STOP, STOP, None, None),
+        (UNWANTED, STOP, STOP, OK, True),
+    ],
+    ids=lambda value: value.name if isinstance(value, Kind) else "",
+)
+def test_the_table(kind: Kind, idempotent: Verdict, other: Verdict, peer: Outcome | None, service: bool | None) -> None:
+    assert retry.judge(kind, POLICY, idempotent=True, seen=0, unseen=0) is idempotent
+    assert retry.judge(kind, POLICY, idempotent=False, seen=0, unseen=0) is other
+    assert (kind.peer, kind.service) == (peer, service)
+    assert retry.judge(kind, NEVER, idempotent=True, seen=0, unseen=0) is STOP
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "starved", "kind"),
+    [
+        (200, {}, False, FINE),
+        (404, {"retry-after": "1"}, False, FINE),
+        (409, {}, False, FINE),
+        (421, {}, False, MISDIRECTED),
+        (429, {}, False, FINE),
+        (429, {"retry-after": "1"}, False, LIMITED),
+        (429, {"x-mesh-unprocessed": "overloaded"}, False, OVERLOADED),
+        (500, {}, False, FAULT),
+        (500, {"x-mesh-unprocessed": "overloaded"}, False, FAULT),
+        (501, {}, False, FINE),
+        (502, {}, False, BUSY),
+        (503, {}, False, BUSY),
+        (503, {"x-mesh-unprocessed": "overloaded"}, False, OVERLOADED),
+        (504, {}, False, BUSY),
+        (504, {}, True, STARVED),
+        (503, {}, True, BUSY),
+        (507, {}, False, FAULT),
     ],
 )
-def test_the_table_of_what_may_be_tried_again(
-    error: MeshError | None, status: int, later: bool, idempotent: bool, verdict: Verdict
-) -> None:
-    judged = retry.judge(POLICY, number=1, idempotent=idempotent, error=error, status=status, later=later)
-    assert judged is verdict
+def test_what_a_reply_means(status: int, headers: dict[str, str], starved: bool, kind: Kind) -> None:
+    assert retry.kind_of_reply(status, headers, starved=starved) is kind
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "attempts"),
-    [(UNSENT, 0, 4), (CUT, 0, 2), (None, 503, 2)],
+    ("error", "in_time", "starved", "kind"),
+    [
+        (PeerUnreachable(sent=False), True, False, UNSENT),
+        (PeerUnreachable(sent=True), True, False, CUT),
+        (DeadlineExceeded(), True, False, SLOW),
+        (DeadlineExceeded(), False, False, LATE),
+        (DeadlineExceeded(), False, True, STARVED),
+        (BadReply(), True, False, BROKEN),
+        (Oversized(), True, False, UNWANTED),
+        (NoInstance(), True, False, FAULT),
+        (CircuitOpen(), True, False, FAULT),
+    ],
 )
-def test_the_attempts_are_counted(error: MeshError | None, status: int, attempts: int) -> None:
-    number = 1
-    while retry.judge(POLICY, number=number, idempotent=True, error=error, status=status, later=False) is not STOP:
-        number += 1
-    assert number == attempts
+def test_what_a_failure_means(error: MeshError, in_time: bool, starved: bool, kind: Kind) -> None:
+    assert retry.kind_of_error(error, in_time=in_time, starved=starved) is kind
 
 
-@pytest.mark.parametrize("error", [UNSENT, CUT, None])
-def test_no_retries_means_none(error: MeshError | None) -> None:
-    never = Policy(retries=0)
-    assert retry.judge(never, number=1, idempotent=True, error=error, status=503, later=False) is STOP
+def test_what_was_seen_and_what_was_not_are_counted_apart() -> None:
+    """Three that refuse must not use up the one repetition of a request that was cut."""
+    assert retry.judge(CUT, POLICY, idempotent=True, seen=0, unseen=3) is ANY
+    assert retry.judge(CUT, POLICY, idempotent=True, seen=1, unseen=0) is STOP
+    assert retry.judge(UNSENT, POLICY, idempotent=True, seen=1, unseen=2) is ANY
+    assert retry.judge(UNSENT, POLICY, idempotent=True, seen=0, unseen=3) is STOP
+
+
+def test_on_behalf_of_a_repeated_request_only_what_nobody_has_seen_is_repeated() -> None:
+    kinds = (UNSENT, MISDIRECTED, OVERLOADED, LIMITED, CUT, SLOW, BUSY)
+    allowed = [kind for kind in kinds if retry.judge(kind, ONCE, idempotent=True, seen=0, unseen=0) is not STOP]
+    assert allowed == [UNSENT, MISDIRECTED]
 
 
 @pytest.mark.parametrize(("number", "ceiling"), [(1, 0.025), (2, 0.05), (3, 0.1), (4, 0.2), (5, 0.25), (99, 0.25)])
@@ -66,42 +126,3 @@ def test_the_back_off_is_fully_jittered_under_a_rising_ceiling(number: int, ceil
     drawn = [retry.backoff_seconds(POLICY, number, rng) for _ in range(2000)]
     assert 0 <= min(drawn) < 0.1 * ceiling
     assert 0.9 * ceiling < max(drawn) <= ceiling
-
-
-def withdrawn(budget: Budget, now: float) -> int:
-    return sum(budget.withdraw(now) for _ in range(5000))
-
-
-def test_a_service_that_is_hardly_called_may_still_be_retried_a_little() -> None:
-    assert withdrawn(Budget(), 1000.0) == 100
-
-
-def test_a_fifth_of_the_calls_may_be_retried() -> None:
-    budget = Budget(floor_per_second=0)
-    for _ in range(1000):
-        budget.deposit(1000.0)
-    assert withdrawn(budget, 1000.9) == 200
-    assert withdrawn(budget, 1005.0) == 0
-
-
-def test_calls_and_retries_count_for_ten_seconds() -> None:
-    budget = Budget(floor_per_second=0)
-    for _ in range(1000):
-        budget.deposit(1000.0)
-    assert budget.left(1009.9) == 200
-    budget.deposit(1010.0)
-    assert budget.left(1010.0) < 1
-    for _ in range(10):
-        budget.deposit(1020.0)
-    assert withdrawn(budget, 1020.0) == 2
-
-
-def test_a_storm_gets_no_more_than_its_share_over_time() -> None:
-    budget, retries, calls = Budget(), 0, 0
-    for tick in range(30_000):
-        now = 1000 + tick / 1000
-        budget.deposit(now)
-        calls += 1
-        retries += budget.withdraw(now)
-    # Thirty seconds and the window's own floor.
-    assert retries <= 0.2 * calls + 10 * (30 + 10)
