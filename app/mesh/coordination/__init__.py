@@ -1,0 +1,19 @@
+"""What processes do together: one at a time, one for all, so many per second.
+
+line            commands to a Redis that may be away
+lease           at most one holder, a fencing token, renewed in the background
+lock            a block that only one process runs
+leader          a periodic job that only one process runs
+rate            so many per second in the whole fleet
+coordination    the door to all of them
+scripts/        the atomic steps, in Lua
+"""
+
+from app.mesh.coordination.coordination import Coordination
+from app.mesh.coordination.leader import PeriodicJob
+from app.mesh.coordination.lease import Held
+from app.mesh.coordination.line import Line, open_line
+from app.mesh.coordination.lock import mesh_lock
+from app.mesh.coordination.rate import Limiter, Rate, Verdict
+
+__all__ = ["Coordination", "Held", "Limiter", "Line", "PeriodicJob", "Rate", "Verdict", "mesh_lock", "open_line"]
