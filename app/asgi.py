@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
@@ -16,15 +18,18 @@ import orjson
 from app import settings as settings_room
 from app import telemetry
 from app.errors import Misconfigured
+from app.mesh.lag import LoopLag
+from app.mesh.registry.directory import cancelled
+from app.mesh.registry.operations import WishedState
 from app.resources import Resources, open_resources
 from app.service import GATEWAY, Service, load
-from app.settings import Settings
+from app.settings import ServingSettings, Settings
 from app.web import server
 from app.web.entry import Entry
 from app.web.factory import ServiceApp, attach, create_app
-
-# Peers hear within milliseconds that an instance leaves; until then their requests are still served.
-NOTICE_SECONDS = 0.5
+from app.web.intake import Pace
+from app.web.limiter import Policy
+from app.web.shedding import Gate
 
 # What still holds the process up after the drain's own time has this much more.
 _WATCHDOG_SECONDS = 5.0
@@ -47,39 +52,86 @@ class Process:
         self.url = url
         self.metrics = telemetry.Metrics(service=service.name)
         self.flask: ServiceApp = create_app(service, settings)
+        self.gate = _gate(settings.serving, service.name)
         self.entry = Entry(
             self.flask.asgi_app,
             metrics=self.metrics,
             max_seconds=settings.request_timeout_seconds,
+            gate=self.gate,
+            pace=Pace(settings.serving.body_grace_seconds, settings.serving.min_body_bytes_per_second),
             public=service.name == GATEWAY,
         )
         self.resources: Resources | None = None
+        self._leaving = False
+        self._draining: list[asyncio.Task[None]] = []
         self.flask.while_serving(self._while_serving)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.entry(scope, receive, send)
 
     async def leave(self) -> None:
-        """Stop being called: not ready, out of the registry, and a moment for peers to hear of it."""
-        if self.resources is None:
+        """Stop being called: not ready, and wait until whoever calls us has heard of it, for a bounded time."""
+        self._leaving = True
+        await self._drain()
+
+    async def _drain(self) -> None:
+        if self.resources is not None:
+            self.entry.draining = True
+            await self.resources.mesh.membership.drain(self.settings.serving.drain_notice_seconds)
+
+    def _obey(self, wish: WishedState) -> None:
+        """What an operator wants. A process that drains goes on serving who still comes, and does not end."""
+        if self.resources is None or self._leaving:
             return
-        self.entry.draining = True
-        self.resources.mesh.set_state("draining")
-        await self.resources.mesh.leave()
-        await asyncio.sleep(NOTICE_SECONDS)
+        if wish == "draining":
+            self._draining = [task for task in self._draining if not task.done()]
+            self._draining.append(asyncio.create_task(self._drain(), name="asgi.drain"))
+            return
+        self.entry.draining = False
+        self.resources.mesh.membership.set_state("ready")
 
     async def _while_serving(self) -> AsyncIterator[None]:
+        with LoopLag() as lag:
+            self.gate.lag = lambda: lag.seconds
+            self.metrics.follow_serving(
+                limit=lambda: self.gate.limit, waiting=lambda: self.gate.in_flight, lag_seconds=self.gate.lag
+            )
+            async with self._opened() as resources:
+                self._introduce(resources)
+                await resources.mesh.membership.register()
+                self.entry.instance_id = resources.mesh.instance.id
+                resources.mesh.membership.on_wish(self._obey)
+                yield
+                await cancelled(self._draining)
+
+    def _opened(self) -> AbstractAsyncContextManager[Resources]:
         digest = hashlib.sha256(orjson.dumps(self.flask.api_doc)).hexdigest()[:16]
-        async with open_resources(
-            self.settings, self.service, url=self.url, metrics=self.metrics, openapi_digest=digest
-        ) as resources:
-            telemetry.configure(self.settings, service=self.service.name, instance=resources.mesh.instance.id)
-            self.resources = resources
-            attach(self.flask, resources)
-            if self.service.front is not None:
-                self.entry.app = self.service.front(self.entry.app, resources)
-            await resources.mesh.register()
-            yield
+        return open_resources(
+            self.settings,
+            self.service,
+            url=self.url,
+            metrics=self.metrics,
+            openapi_digest=digest,
+            admission=self.gate,
+        )
+
+    def _introduce(self, resources: Resources) -> None:
+        telemetry.configure(self.settings, service=self.service.name, instance=resources.mesh.instance.id)
+        self.resources = resources
+        self.gate.observer = resources.observer
+        attach(self.flask, resources)
+        if self.service.front is not None:
+            self.entry.app = self.service.front(self.entry.app, resources)
+
+
+def _gate(settings: ServingSettings, service: str) -> Gate:
+    at_the_edge = service == GATEWAY
+    policy = Policy(
+        maximum=settings.gateway_max_concurrent if at_the_edge else settings.max_concurrent,
+        adaptive=settings.adaptive and not at_the_edge,
+        patience_seconds=settings.patience_seconds,
+    )
+    return Gate(policy, service=service, max_lag_seconds=settings.max_loop_lag_seconds)
 
 
 def serve(settings: Settings) -> None:
@@ -93,18 +145,33 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     stop = server.stop_on_signals()
+    server.allow_open_files()
     service = _service_of(settings)
-    sock = server.listen(settings.host, settings.port)
+    socks = _sockets(settings)
     telemetry.configure(settings, service=service.name, instance="")
-    process = Process(service, settings, _url(settings, sock.getsockname()[1]))
+    process = Process(service, settings, _url(settings, socks[0].getsockname()[1]))
 
     async def on_stop() -> None:
-        server.end_process_after(NOTICE_SECONDS + settings.drain_seconds + _WATCHDOG_SECONDS)
+        longest = settings.serving.drain_notice_seconds + settings.drain_seconds
+        server.end_process_after(longest + _WATCHDOG_SECONDS)
         await process.leave()
 
     await server.serve(
-        process, sock, stop=stop, drain_seconds=settings.drain_seconds, on_stop=on_stop, on_ready=server.calm_collector
+        process,
+        *socks,
+        stop=stop,
+        drain_seconds=settings.drain_seconds,
+        on_stop=on_stop,
+        on_ready=server.calm_collector,
+        head_seconds=settings.serving.head_seconds,
     )
+
+
+def _sockets(settings: Settings) -> list[socket.socket]:
+    """The own address first, then what was inherited: one who shares an address with others has one for itself, too."""
+    inherited = [] if settings.listen_fd is None else [server.inherited(settings.listen_fd)]
+    own = [] if inherited and settings.port == 0 else [server.listen(settings.host, settings.port)]
+    return own + inherited
 
 
 def _service_of(settings: Settings) -> Service:

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from app import redis_client
 from app.data import Database
 from app.errors import PlatformError
 from app.mesh import Mesh, open_mesh
+from app.mesh.cache import Cache, open_cache
+from app.mesh.coordination import Coordination, open_line
+from app.mesh.keys import Keys
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import MeshMetrics, Metrics
 
 # Nobody waits long for Redis: what needs it goes on without, and says so.
 _REDIS_TIMEOUT_SECONDS = 0.25
+
+
+class Admission(Protocol):
+    """Whoever decides how many requests are served at once."""
+
+    @property
+    def limit(self) -> int:
+        """So many at most; read from the presence thread."""
+
+    def explain(self) -> dict[str, Any]:
+        """How it stands, in plain values."""
+
+
+class Described(Protocol):
+    """A room that can tell an operator how it stands."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +52,12 @@ class Resources:
     database: Database | None
     mesh: Mesh
     metrics: Metrics
+    observer: MeshMetrics
+    cache: Cache
+    coordination: Coordination
+    admission: Admission | None = None
+    # What the management view shows besides, by the name that it has there.
+    rooms: Mapping[str, Described] = field(default_factory=dict)
 
     async def checks(self) -> dict[str, bool]:
         """What readiness depends on: not draining, and the own database answers."""
@@ -42,7 +69,13 @@ class Resources:
 
 @asynccontextmanager
 async def open_resources(
-    settings: Settings, service: Service, *, url: str, metrics: Metrics, openapi_digest: str = ""
+    settings: Settings,
+    service: Service,
+    *,
+    url: str,
+    metrics: Metrics,
+    openapi_digest: str = "",
+    admission: Admission | None = None,
 ) -> AsyncIterator[Resources]:
     """Open everything that `service` needs; closed in the reverse order, also when opening fails half-way.
 
@@ -50,15 +83,12 @@ async def open_resources(
         url: where peers reach this process.
         metrics: this process's own.
         openapi_digest: changes when the API does.
+        admission: its limit is announced; None if there is none.
     """
+    observer = MeshMetrics(metrics)
     async with AsyncExitStack() as stack:
         redis_url = settings.redis_url.get_secret_value()
-        redis = Redis.from_url(
-            redis_url,
-            socket_timeout=_REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 1),
-        )
+        redis = redis_client.open_async(redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS)
         stack.push_async_callback(redis.aclose)
         database = None
         if service.models is not None:
@@ -74,16 +104,38 @@ async def open_resources(
                 prefixes=service.prefixes,
                 version=settings.version,
                 openapi_digest=openapi_digest,
-                observer=MeshMetrics(metrics),
+                observer=observer,
                 cache_file=settings.data_dir / "cache" / f"{service.name}.json",
                 in_flight=_in_flight(metrics),
+                limit=_limit(admission),
             )
         )
-        yield Resources(settings, service, redis, database, mesh, metrics)
+        keys = Keys(settings.registry.namespace)
+        # Of its own, since a request may wait for it: shorter timeouts than the registry's.
+        line = await stack.enter_async_context(
+            open_line(redis_url, timeout_seconds=settings.cache.redis_timeout_seconds)
+        )
+        coordination = Coordination(line, keys, observer=observer, instances=_replicas(mesh, service.name))
+        watch = redis_client.open_watch(redis_url, block_seconds=settings.cache.watch_seconds)
+        cache = await stack.enter_async_context(
+            open_cache(line=line, watch=watch, keys=keys, settings=settings.cache, observer=observer)
+        )
+        rooms: dict[str, Described] = {"calls": mesh, "cache": cache, "coordination": coordination}
+        yield Resources(
+            settings, service, redis, database, mesh, metrics, observer, cache, coordination, admission, rooms
+        )
 
 
 def _in_flight(metrics: Metrics) -> Callable[[], int]:
     return lambda: metrics.in_flight.value
+
+
+def _limit(admission: Admission | None) -> Callable[[], int]:
+    return lambda: 0 if admission is None else admission.limit
+
+
+def _replicas(mesh: Mesh, service: str) -> Callable[[], int]:
+    return lambda: max(1, len(mesh.directory.ready(service)))
 
 
 async def _answers(database: Database) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,14 +10,28 @@ import signal
 import subprocess
 import sys
 import textwrap
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.dev import ports
-from tests.dev.system import System, until
+from app.lab.load import ClosedLoop, OpenLoop, Tally, Target
+from app.mesh.keys import Keys
+from app.mesh.registry import operations
+from app.mesh.registry.operations import Operation, Position, WishedState
+from app.mesh.registry.record import Load
+from app.mesh.registry.runner import BlockingRegistry
+from app.settings import RegistrySettings, load
+from app.web import server
+from tests.dev.system import Answer, System, until
+from tests.mesh.actors import instance
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +61,17 @@ HELLO = {
             \"\"\"Greet after a while.\"\"\"
             await asyncio.sleep(1)
             return Greeting(text="Hello at last")
+
+
+        shelf = asyncio.Semaphore(10)
+
+
+        @api.get("/capacity", responses={200: Greeting})
+        async def capacity() -> Greeting:
+            \"\"\"Greet, ten at a time, 20 ms each: 500 in a second at most.\"\"\"
+            async with shelf:
+                await asyncio.sleep(0.02)
+            return Greeting(text="Hello in turn")
 
 
         class UserPath(BaseModel):
@@ -88,16 +114,67 @@ def system(tmp_path: Path, with_hello: Path, monkeypatch: pytest.MonkeyPatch) ->
     system.stop()
 
 
-def run(project: Path, service: str, **environment: str) -> subprocess.Popen[str]:
+def run(project: Path, service: str, *pass_fds: int, **environment: str) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli", "run", service],
         cwd=project,
         env={**inherited, "PYTHONPATH": str(project), "MESH_DATA_DIR": str(project / "data"), **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if pass_fds else subprocess.PIPE,
         text=True,
+        pass_fds=pass_fds,
     )
+
+
+@dataclass
+class Hello:
+    """The service of this file, in a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    redis_url: str
+    namespace: str
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                return Answer(reply.status, json.loads(reply.read()), dict(reply.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, json.loads(error.read()), dict(error.headers))
+
+    @property
+    def instance_id(self) -> str:
+        return self.ask("/livez").headers["x-mesh-instance"]
+
+    def tell_registry(self, operation: Callable[[Keys, RegistrySettings], Operation[Any]]) -> None:
+        settings = load(registry={"namespace": self.namespace}).registry
+        with closing(BlockingRegistry(self.redis_url)) as registry:
+            registry.run(operation(Keys(self.namespace), settings))
+
+
+StartHello = Callable[..., Hello]
+
+
+@pytest.fixture
+def start_hello(with_hello: Path, redis_url: str, namespace: str) -> Iterator[StartHello]:
+    started: list[subprocess.Popen[str]] = []
+    free = ports.free_from(17_000 + os.getpid() % 1000)
+
+    def start(**environment: str) -> Hello:
+        port = next(free)
+        common = {"MESH_PORT": str(port), "REDIS_URL": redis_url, "MESH_REGISTRY__NAMESPACE": namespace}
+        process = run(with_hello, "hello", **common, **{"MESH_LOG_LEVEL": "error"} | environment)
+        started.append(process)
+        until("it listens", lambda: _answers(f"http://127.0.0.1:{port}/livez"))
+        return Hello(process, f"http://127.0.0.1:{port}", redis_url, namespace)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def get(url: str) -> bytes:
@@ -141,6 +218,153 @@ def test_a_request_in_flight_is_answered_before_the_process_ends(
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_process_that_stops_serves_on_until_its_callers_have_heard_of_it(start_hello: StartHello) -> None:
+    hello = start_hello(MESH_SERVING__DRAIN_NOTICE_SECONDS="60")
+    assert "x-mesh-draining" not in hello.ask("/livez").headers
+    deaf = instance("caller", "caller-1")
+    hello.tell_registry(lambda keys, settings: operations.heartbeat(keys, settings, deaf, Load(), Position()))
+    hello.process.send_signal(signal.SIGTERM)
+    until("it is not ready", lambda: hello.ask("/readyz").status == 503)
+    answer = hello.ask("/hello/capacity")
+    assert (answer.status, answer.headers["x-mesh-draining"]) == (200, "1")
+    assert hello.process.poll() is None
+    hello.tell_registry(lambda keys, settings: operations.deregister(keys, settings, deaf))
+    assert hello.process.wait(30) == 0
+
+
+def test_an_operator_may_drain_a_process_and_take_it_back(start_hello: StartHello) -> None:
+    hello = start_hello()
+    own = hello.instance_id
+
+    def wish(state: WishedState) -> None:
+        hello.tell_registry(lambda keys, settings: operations.wish(keys, settings, "hello", own, state))
+
+    wish("draining")
+    until("it drains", lambda: hello.ask("/readyz").status == 503)
+    straggler = hello.ask("/hello/capacity")
+    assert (straggler.status, straggler.headers["x-mesh-draining"]) == (200, "1")
+    wish("ready")
+    until("it is back", lambda: hello.ask("/readyz").status == 200)
+    assert "x-mesh-draining" not in hello.ask("/hello/capacity").headers
+    hello.process.send_signal(signal.SIGTERM)
+    assert hello.process.wait(30) == 0
+
+
+def test_a_request_for_another_instance_is_turned_away(start_hello: StartHello) -> None:
+    hello = start_hello()
+    own = hello.instance_id
+    assert hello.ask("/hello/capacity", **{"x-mesh-target": own}).status == 200
+    turned_away = hello.ask("/hello/capacity", **{"x-mesh-target": "hello-of-yesterday"})
+    assert (turned_away.status, turned_away.body["code"]) == (421, "misdirected")
+    assert turned_away.headers["x-mesh-unprocessed"] == "misdirected"
+
+
+def test_the_management_view_opens_to_its_token_alone(start_hello: StartHello) -> None:
+    hello = start_hello(MESH_MANAGEMENT_TOKEN="sesame")
+    unknown = hello.ask("/nowhere")
+    for headers in ({}, {"Authorization": "Bearer sesam"}, {"Authorization": "sesame"}):
+        refused = hello.ask("/_mesh", **headers)
+        assert (refused.status, refused.body["code"], refused.body["detail"]) == (
+            404,
+            "not_found",
+            unknown.body["detail"],
+        )
+    view = hello.ask("/_mesh", Authorization="Bearer sesame").body
+    assert view["instance"]["id"] == hello.instance_id
+    assert view["admission"]["limit"] > view["admission"]["in_flight"] == 0
+    assert view["directory"]["healthy"] is True
+    assert hello.instance_id in [peer["id"] for peer in view["directory"]["services"]["hello"]]
+    assert "services" in view["calls"]
+    assert "sesame" not in json.dumps(view)
+
+
+def test_three_times_what_a_process_can_do_leaves_it_doing_what_it_can(start_hello: StartHello) -> None:
+    hello = start_hello(MESH_SERVING__PATIENCE_SECONDS="0.2", MESH_SERVING__MAX_CONCURRENT="200")
+    tally = asyncio.run(_overload(Target.of(f"{hello.url}/hello/capacity"), per_second=600))
+    # What ten at a time can do on this machine, which may be busy with other things, is measured and not assumed.
+    capacity = asyncio.run(_capacity(Target.of(f"{hello.url}/hello/capacity")))
+    assert set(tally.statuses) == {200, 503}
+    assert not tally.errors
+    assert tally.statuses[200] / tally.seconds > 0.7 * min(capacity, 500)
+    metrics = get(f"{hello.url}/metrics").decode()
+    assert 'mesh_decisions_total{kind="shed",outcome="limit",subject="hello"}' in metrics
+    assert 4 <= float(metrics.partition("\nmesh_concurrency_limit ")[2].partition("\n")[0]) <= 200
+    quickest_refusals = sorted(tally.latencies)[: tally.statuses[503] * 9 // 10]
+    slowest_answers = sorted(tally.latencies)[-tally.statuses[200] // 2 :]
+    assert quickest_refusals[-1] < slowest_answers[0]
+
+
+async def _overload(target: Target, *, per_second: float) -> Tally:
+    async with OpenLoop(target, per_second=per_second, connections=400) as load:
+        await asyncio.sleep(2)
+        load.restart_counting()
+        await asyncio.sleep(2)
+        return load.tally()
+
+
+async def _capacity(target: Target) -> float:
+    async with ClosedLoop(target, connections=10) as load:
+        await asyncio.sleep(0.3)
+        load.restart_counting()
+        await asyncio.sleep(1)
+        return load.tally().per_second
+
+
+def test_of_two_processes_on_one_socket_either_may_leave_under_load(
+    with_hello: Path, redis_url: str, namespace: str
+) -> None:
+    sock = server.listen("127.0.0.1", 0)
+    environment = {
+        "MESH_LISTEN_FD": str(sock.fileno()),
+        "REDIS_URL": redis_url,
+        "MESH_REGISTRY__NAMESPACE": namespace,
+        "MESH_LOG_LEVEL": "error",
+    }
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    processes = [run(with_hello, "hello", sock.fileno(), **environment) for _ in range(2)]
+    try:
+        until("both answer", lambda: len({_instance_at(url) for _ in range(20)} - {None}) == 2)
+        tally = asyncio.run(_load_while_leaving(Target.of(f"{url}/hello/capacity"), processes[0]))
+        assert processes[0].returncode == 0
+        assert tally.statuses[200] > 300
+        assert (dict(tally.errors), set(tally.statuses)) == ({}, {200})
+        assert _instance_at(url) is not None
+    finally:
+        sock.close()
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+async def _load_while_leaving(target: Target, leaving: subprocess.Popen[str]) -> Tally:
+    """Half of the load over kept connections, and half over a new one for each request."""
+    closing_each = replace(target, headers=(("Connection", "close"),))
+    async with (
+        OpenLoop(target, per_second=100, connections=20) as kept,
+        OpenLoop(closing_each, per_second=100, connections=20) as fresh,
+    ):
+        await asyncio.sleep(0.5)
+        leaving.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(leaving.wait, 30)
+        await asyncio.sleep(0.5)
+        ours, theirs = kept.tally(), fresh.tally()
+    return Tally(
+        ours.seconds,
+        Counter(ours.statuses) + Counter(theirs.statuses),
+        Counter(ours.errors) + Counter(theirs.errors),
+        [],
+        0,
+    )
+
+
+def _instance_at(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(f"{url}/livez", timeout=5) as reply:
+            return str(reply.headers["x-mesh-instance"])
+    except OSError:
+        return None
 
 
 @pytest.mark.parametrize(

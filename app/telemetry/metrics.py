@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -131,6 +131,23 @@ class Metrics:
     def observe_loop_lag(self, seconds: float) -> None:
         self._lag.set(seconds)
 
+    def follow_serving(
+        self, *, limit: Callable[[], float], waiting: Callable[[], float], lag_seconds: Callable[[], float]
+    ) -> None:
+        """Show what serving says of itself, whenever Prometheus asks.
+
+        Args:
+            limit: how many requests may wait for their answer at once.
+            waiting: how many do.
+            lag_seconds: how late the event loop is.
+        """
+        for name, documentation, read in (
+            ("mesh_concurrency_limit", "Requests that may wait for their answer at once.", limit),
+            ("mesh_concurrency_waiting", "Requests that wait for their answer.", waiting),
+        ):
+            Gauge(name, documentation, registry=self.registry).set_function(read)
+        self._lag.set_function(lag_seconds)
+
     def render(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type."""
         return prometheus_client.generate_latest(self.registry), prometheus_client.CONTENT_TYPE_LATEST
@@ -206,6 +223,8 @@ class MeshMetrics:
             ("kind", "subject", "outcome"),
             registry=registry,
         )
+        # By their labels: finding a counter costs more than counting, and a hit in the cache is a decision too.
+        self._decided: dict[tuple[str, str, str], Counter] = {}
         self._changes = Counter(
             "mesh_directory_changes", "Changes of the list of peers.", ("source",), registry=registry
         )
@@ -246,4 +265,8 @@ class MeshMetrics:
         self._reachable.labels(details.room).set(1 if details.healthy else 0)
 
     def decision(self, details: _Decision, /) -> None:
-        self._decisions.labels(details.kind, details.service, details.outcome).inc()
+        key = (details.kind, details.service, details.outcome)
+        counter = self._decided.get(key)
+        if counter is None:
+            counter = self._decided[key] = self._decisions.labels(*key)
+        counter.inc()

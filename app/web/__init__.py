@@ -3,6 +3,8 @@
     switch     synchronous code that awaits: greenlets and worker threads
     inbox      the receiving half of a request: body, disconnect
     environ    ASGI scope → WSGI environ
+    intake     a body as the client gets it to us: how slow it may be
+    answer     how a whole answer leaves while the client may still be sending
     wrappers   request, response and streamed body
     bridge     AsyncFlask and ASGIBridge: Flask's own wsgi_app on the event loop
     lifespan   start-up and shut-down functions
@@ -10,16 +12,29 @@
     problems   every error as problem+json
     openapi    API blueprints whose schemas become the OpenAPI document
     health     /livez /readyz /metrics /openapi.json /docs
-    current    database and mesh, as proxies
-    entry      context, time bound, metrics and access log around everything
+    management /_mesh, for operators
+    current    database, mesh, cache and coordination, as proxies
+    decorating how a decorator stands for a view, async or plain
+    caching    @cached and @cached_view
+    kept       a whole answer as bytes, and whether it may be kept
+    coordinating  mesh_lock and @rate_limited
+    limiter    how many requests may wait for an answer at once: a pure decision
+    shedding   the gate that keeps to it, before Flask
+    entry      context, gate, time bound, metrics and access log around everything
     factory    a service's application out of the above
+    lines      Hypercorn's connections: one write per answer, one sweeper, one end
     server     Hypercorn, driven as one process of a mesh wants it
 
 A service's views need only what is exported here.
 """
 
 from app.web.bridge import AsyncFlask, await_
-from app.web.current import database, mesh, resources
+from app.web.caching import cached, cached_view
+from app.web.coordinating import mesh_lock, rate_limited
+from app.web.current import cache, coordination, database, mesh, resources
 from app.web.openapi import API, Problem
 
-__all__ = ["API", "AsyncFlask", "Problem", "await_", "database", "mesh", "resources"]
+__all__ = [
+    "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "database", "mesh",
+    "mesh_lock", "rate_limited", "resources",
+]  # fmt: skip

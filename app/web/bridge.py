@@ -34,6 +34,7 @@ from flask.views import MethodView
 from werkzeug.routing import MapAdapter
 
 from app.web import environ as wsgi
+from app.web.answer import send_whole
 from app.web.inbox import Inbox, InputStream
 from app.web.json import OrjsonProvider
 from app.web.lifespan import Lifespan
@@ -43,12 +44,6 @@ from app.web.wrappers import EXCHANGE, AsyncBody, AsyncRequest, AsyncResponse, e
 __all__ = ["ASGIBridge", "AsyncBody", "AsyncFlask", "AsyncResponse", "NoBridge", "await_", "stream_with_context"]
 
 WORKER_THREADS = 16
-
-# A body that the view has not read is thrown away: a small one before the answer, so that the connection can be
-# kept; of a large one some more after it, since a client that is cut off while it sends sees a reset connection
-# instead of the answer (a 413, say).
-SMALL_BYTES, SMALL_SECONDS = 64 * 1024, 0.05
-LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 
 _END = object()
 
@@ -248,14 +243,7 @@ class _Exchange:
         send, body = self._send, self._body
         start = {"type": "http.response.start", "status": self._status, "headers": self._headers}
         if type(body) is bytes:
-            if self._inbox.unread:
-                await self._inbox.discard(SMALL_BYTES, SMALL_SECONDS)
-            if self._inbox.unread:
-                body = await self._linger(start, body)
-            else:
-                await send(start)
-            self._inbox.close()
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send_whole(send, self._inbox, start, body, self._scope["http_version"])
             return
         await send(start)
         async for chunk in self._chunks():
@@ -264,14 +252,6 @@ class _Exchange:
             await asyncio.sleep(0)
         self._inbox.close()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _linger(self, start: dict[str, Any], body: bytes) -> bytes:
-        if self._scope["http_version"] in ("1.0", "1.1"):
-            start["headers"] = [*self._headers, (b"connection", b"close")]
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        await self._inbox.discard(LINGER_BYTES, LINGER_SECONDS)
-        return b""
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         if isinstance(self._body, AsyncBody):

@@ -12,6 +12,8 @@ from app.resources import Resources
 if TYPE_CHECKING:
     from app.data import Database
     from app.mesh import Mesh
+    from app.mesh.cache import Cache
+    from app.mesh.coordination import Coordination
 
 EXTENSION = "mesh.resources"
 
@@ -23,3 +25,5 @@ def _resources() -> Resources:
 resources = cast("Resources", LocalProxy(_resources))
 database = cast("Database", LocalProxy(lambda: _resources().database))
 mesh = cast("Mesh", LocalProxy(lambda: _resources().mesh))
+cache = cast("Cache", LocalProxy(lambda: _resources().cache))
+coordination = cast("Coordination", LocalProxy(lambda: _resources().coordination))

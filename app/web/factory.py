@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.web import problems
 from app.web.current import EXTENSION
 from app.web.health import health
+from app.web.management import management
 from app.web.openapi import DocumentedFlask
 
 
@@ -56,6 +57,7 @@ def create_app(service: Service, settings: Settings) -> ServiceApp:
         else:
             app.register_blueprint(blueprint)
     app.register_blueprint(health)
+    app.register_blueprint(management)
     return app
 
 

@@ -17,6 +17,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import deadline
 from app.deadline import Timed
+from app.errors import RequestTimeout
 from app.web.switch import await_
 
 Receive = Callable[[], Any]
@@ -49,6 +50,7 @@ class Inbox:
 
         Raises:
             ClientDisconnected: the client went away in the middle of it.
+            RequestTimeout: it comes too slowly (`intake`).
         """
         while not self._complete:
             message = await self._next_message()
@@ -68,7 +70,7 @@ class Inbox:
     async def discard(self, limit_bytes: int, limit_seconds: float) -> None:
         """Read and throw away what is left of the body, up to a limit."""
         taken = 0
-        with suppress(TimeoutError, ClientDisconnected):
+        with suppress(TimeoutError, ClientDisconnected, RequestTimeout):
             async with asyncio.timeout(limit_seconds):
                 while taken < limit_bytes and (chunk := await self.chunk()):
                     taken += len(chunk)

@@ -40,11 +40,17 @@ def body_and_headers(error: PlatformError, instance: str, request_id: str) -> tu
 
 async def send(send: Any, error: PlatformError, *, instance: str) -> None:
     """Answer an ASGI request with `error`, for rooms that stand outside Flask."""
+    start, body = messages(error, instance=instance)
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def messages(error: PlatformError, *, instance: str) -> tuple[dict[str, Any], bytes]:
+    """The start of an ASGI answer that tells of `error`, and its body."""
     body, headers = body_and_headers(error, instance, _request_id())
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     encoded.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    return {"type": "http.response.start", "status": error.status, "headers": encoded}, body
 
 
 def install(app: Flask) -> None:

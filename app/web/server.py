@@ -1,48 +1,41 @@
 """Hypercorn, driven as one process of a mesh wants it: one listening socket, one event loop, a drain of its own.
 
-Hypercorn's connections (HTTP/1.1 and cleartext HTTP/2) serve here; what surrounds them is ours, for three reasons. Its
-``graceful_timeout`` can hang on Python ≥ 3.12.1 (hypercorn#308). It writes the head and the body of an answer in two
-system calls, and starts and cancels a task per request to watch for idleness: with a bare application that is more
-than a quarter of a request's CPU (``./scripts/bench json``). And a process that stops has to tell its peers first.
+Hypercorn's connections (HTTP/1.1 and cleartext HTTP/2) serve here (`lines`); what surrounds them is ours, for two
+reasons. Its ``graceful_timeout`` can hang on Python ≥ 3.12.1 (hypercorn#308). And a process that stops has to tell its
+peers first, and must not cut off a client that has not heard of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import uvloop
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.lifespan import Lifespan
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.utils import LifespanFailureError
 
-from app import telemetry
 from app.errors import Misconfigured
+from app.web import lines
+from app.web.lines import Connection, Connections
 
-KEEP_ALIVE_SECONDS = 75.0
 BACKLOG = 2048
+HEAD_SECONDS = 10.0
 
-# One write gathers what an answer sends within one turn of the loop, up to here.
-_COALESCE_BYTES = 64 * 1024
-_READ_BYTES = 64 * 1024
 _WATCHDOG_EXIT_CODE = 70
 # Objects that a request makes are few and mostly without cycles: the youngest generation may grow larger.
 _COLLECTOR_THRESHOLDS = (10_000, 20, 50)
-
-_log = telemetry.log("web.server")
+# A connection is a file, and a proxied one two; the usual 1,024 would end long before any limit of ours.
+_OPEN_FILES = 65_536
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -65,6 +58,25 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def inherited(descriptor: int) -> socket.socket:
+    """The listening socket that whoever started this process has handed over as `descriptor`.
+
+    Other processes may hold it too: they share its queue of connections.
+
+    Raises:
+        Misconfigured: it is none.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise Misconfigured(f"MESH_LISTEN_FD: {descriptor} is no socket ({error.strerror})") from error
+    if not listens:
+        raise Misconfigured(f"MESH_LISTEN_FD: {descriptor} is not a listening socket")
+    sock.setblocking(False)
+    return sock
+
+
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `main` on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -82,22 +94,26 @@ def stop_on_signals() -> asyncio.Event:
 
 async def serve(
     app: Any,
-    sock: socket.socket,
-    *,
+    *socks: socket.socket,
     stop: asyncio.Event,
     drain_seconds: float,
     on_stop: Callable[[], Awaitable[None]],
     on_ready: Callable[[], None] = lambda: None,
+    head_seconds: float = HEAD_SECONDS,
 ) -> None:
-    """Serve `app` on `sock` until `stop` is set, then drain.
+    """Serve `app` on `socks` until `stop` is set, then drain.
 
-    `on_ready` is called when everything has started. Stopping: `on_stop` (tell the peers; requests are still accepted), close the listener, wait for what is in flight
-    for at most `drain_seconds`, run the application's shut-down functions.
+    Stopping: `on_stop` (tell the peers; requests are still accepted), close our copies of the listeners, wait for what
+    is in flight for at most `drain_seconds`, run the application's shut-down functions.
+
+    Args:
+        on_ready: called when everything has started.
+        head_seconds: the longest that a request's head may take to arrive.
 
     Raises:
         Misconfigured: a start-up function failed; nothing was served.
     """
-    config = _config()
+    config = lines.config()
     loop = asyncio.get_running_loop()
     wrapped = ASGIWrapper(app)
     state: dict[str, Any] = {}
@@ -106,140 +122,26 @@ async def serve(
     try:
         await _start(lifespan, lifespan_task)
     except BaseException:
-        sock.close()
+        for sock in socks:
+            sock.close()
         raise
     context = WorkerContext(None)
-    connections = _Connections(lambda r, w: _Connection(wrapped, loop, config, context, state, r, w), loop)
-    listener = await asyncio.start_server(connections.serve, sock=sock, backlog=BACKLOG)
+    opened = Connections(
+        lambda r, w: Connection(wrapped, loop, config, context, state, r, w), loop, head_seconds=head_seconds
+    )
+    listeners = [await asyncio.start_server(opened.serve, sock=sock, backlog=BACKLOG) for sock in socks]
     try:
         on_ready()
         await stop.wait()
         await on_stop()
     finally:
-        await context.terminated.set()
-        listener.close()
-        await connections.drain(drain_seconds)
+        for listener in listeners:
+            # This closes our descriptor and no more: what waits in the queue of a shared socket is for the others.
+            listener.close()
+        await opened.drain(drain_seconds, context.terminated.set)
         await lifespan.wait_for_shutdown()
         lifespan_task.cancel()
         await asyncio.gather(lifespan_task, return_exceptions=True)
-
-
-class _Connections:
-    """All open connections of this process: one sweeper for the idle ones, and the end of all."""
-
-    def __init__(self, make: Callable[..., _Connection], loop: asyncio.AbstractEventLoop) -> None:
-        self._make = make
-        self._loop = loop
-        self._open: dict[asyncio.Task[Any], _Connection] = {}
-        self._timer = loop.call_later(1.0, self._sweep)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        connection = self._make(reader, writer)
-        self._open[task] = connection  # type: ignore[index]  # inside a coroutine there is a task
-        try:
-            await connection
-        except BaseExceptionGroup as group:
-            # A client that breaks the protocol is its own trouble, not this process's.
-            _log.debug("connection failed", exc_info=group)
-        finally:
-            del self._open[task]  # type: ignore[arg-type]
-
-    async def drain(self, seconds: float) -> None:
-        """Close the idle ones, wait for the busy ones, cancel what takes too long."""
-        self._timer.cancel()
-        self._close_idle(idle_seconds=0.0)
-        if self._open:
-            await asyncio.wait(list(self._open), timeout=seconds)
-        late = list(self._open)
-        for task in late:
-            task.cancel()
-        if late:
-            _log.warning("requests were cut off by the end of the drain", connections=len(late))
-            await asyncio.wait(late, timeout=1.0)
-
-    def _sweep(self) -> None:
-        self._close_idle(idle_seconds=KEEP_ALIVE_SECONDS)
-        self._timer = self._loop.call_later(1.0, self._sweep)
-
-    def _close_idle(self, *, idle_seconds: float) -> None:
-        now = self._loop.time()
-        for connection in list(self._open.values()):
-            since = connection.idle_task.since
-            if since is not None and now - since >= idle_seconds:
-                connection.close_idle()
-
-
-class _Connection(TCPServer):
-    """Hypercorn's connection, with one write per answer and no task to watch for idleness."""
-
-    idle_task: _Idle  # type: ignore[assignment]  # it has what Hypercorn uses of its task
-
-    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop, *args: Any) -> None:
-        super().__init__(app, loop, *args)
-        self.idle_task = _Idle(loop)
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._closing: asyncio.Task[None] | None = None
-
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            await self._gather(event.data)
-            return
-        # Anything else follows the end of an answer or of the connection: let out what is gathered first.
-        self._write_out()
-        if isinstance(event, Updated):
-            self.idle_task.since = self.loop.time() if event.idle else None
-            return
-        await super().protocol_send(event)
-
-    async def _read_data(self) -> None:
-        """Hypercorn's, without a ``wait_for`` around every read: a silent client is the sweeper's matter."""
-        while not self.reader.at_eof():
-            try:
-                data = await self.reader.read(_READ_BYTES)
-            except OSError:
-                break
-            await self.protocol.handle(RawData(data))
-        await self.protocol.handle(Closed())
-
-    def close_idle(self) -> None:
-        self.idle_task.since = None
-        self._closing = self.loop.create_task(self._initiate_server_close())
-
-    async def _gather(self, data: bytes) -> None:
-        if not data:
-            return
-        if not self._gathered:
-            self.loop.call_soon(self._write_out)
-        self._gathered.append(data)
-        self._gathered_bytes += len(data)
-        # What the transport could not write yet counts too, or a client that reads slowly would fill our memory.
-        if max(self._gathered_bytes, self.writer.transport.get_write_buffer_size()) >= _COALESCE_BYTES:
-            joined, self._gathered, self._gathered_bytes = b"".join(self._gathered), [], 0
-            await super().protocol_send(RawData(joined))  # waits where the client reads slowly
-
-    def _write_out(self) -> None:
-        if self._gathered:
-            joined, self._gathered, self._gathered_bytes = b"".join(self._gathered), [], 0
-            if not self.writer.transport.is_closing():
-                self.writer.write(joined)
-
-
-class _Idle:
-    """In the place of Hypercorn's idle task: since when (loop time) a connection waits for a request."""
-
-    __slots__ = ("_loop", "since")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.since: float | None = None
-
-    async def restart(self, task_group: Any, action: Any) -> None:
-        self.since = self._loop.time()
-
-    async def stop(self) -> None:
-        self.since = None
 
 
 async def _start(lifespan: Lifespan, task: asyncio.Task[None]) -> None:
@@ -251,28 +153,6 @@ async def _start(lifespan: Lifespan, task: asyncio.Task[None]) -> None:
         raise Misconfigured(str(error).partition("'")[2].rstrip("'") or str(error)) from error
     if error is not None:
         raise error
-
-
-class _Config(Config):
-    """Hypercorn's settings, with a date that is written once a second and not once an answer."""
-
-    _date: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
-
-    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
-        second = int(time.time())
-        if self._date[0] != second:
-            self._date = (second, super().response_headers(protocol))
-        return self._date[1]
-
-
-def _config() -> Config:
-    config = _Config()
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
-    config.keep_alive_max_requests = 1_000_000
-    config.include_server_header = False
-    config.errorlog = logging.getLogger("hypercorn.error")  # which telemetry brings into our own lines
-    config.accesslog = None
-    return config
 
 
 def calm_collector() -> None:
@@ -295,3 +175,11 @@ def end_process_after(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+def allow_open_files() -> None:
+    """As many open files as we need, or as we are allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

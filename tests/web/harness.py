@@ -13,12 +13,12 @@ from app.web import server
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[aiohttp.ClientSession]:
+async def serving(app: Any, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """Serve the ASGI application `app` on a free port of this loop; yields a client of it."""
     stop = asyncio.Event()
     sock = server.listen("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    task = asyncio.create_task(server.serve(app, sock, stop=stop, drain_seconds=2.0, on_stop=_nothing))
+    task = asyncio.create_task(server.serve(app, sock, stop=stop, drain_seconds=2.0, on_stop=nothing, **options))
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", auto_decompress=False) as client:
             yield client
@@ -27,7 +27,7 @@ async def serving(app: Any) -> AsyncIterator[aiohttp.ClientSession]:
         await task
 
 
-async def _nothing() -> None:
+async def nothing() -> None:
     pass
 
 

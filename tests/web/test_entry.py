@@ -148,3 +148,46 @@ async def test_at_the_public_edge_nobody_can_say_who_calls() -> None:
     outermost = Entry(app, metrics=Metrics(service="tests"), max_seconds=5, public=True)
     await Exchange(headers=[(b"x-mesh-caller", b"orders"), (b"x-request-id", b"kept")]).run(outermost)
     assert (seen[0].caller, seen[0].request_id) == (None, "kept")
+
+
+async def test_a_request_for_another_instance_is_turned_away_and_one_for_us_is_not() -> None:
+    touched: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        touched.append(True)
+        await answer_ok(scope, receive, send)
+
+    outermost = entry(app)
+    named = {"headers": [(b"x-mesh-target", b"users-2")]}
+    assert (await Exchange(**named).run(outermost)).status == 200, "who has no name yet is whoever was meant"
+    outermost.instance_id = "users-1"
+    turned_away = await Exchange(**named).run(outermost)
+    assert (turned_away.status, json.loads(turned_away.body)["code"]) == (421, "misdirected")
+    assert dict(turned_away.headers)[b"x-mesh-unprocessed"] == b"misdirected"
+    assert (await Exchange(headers=[(b"x-mesh-target", b"users-1")]).run(outermost)).status == 200
+    assert touched == [True, True]
+
+
+async def test_at_the_public_edge_nobody_can_ask_for_an_instance() -> None:
+    outermost = Entry(answer_ok, metrics=Metrics(service="tests"), max_seconds=5, public=True)
+    outermost.instance_id = "gateway-1"
+    assert (await Exchange(headers=[(b"x-mesh-target", b"users-2")]).run(outermost)).status == 200
+
+
+async def test_who_asks_whether_it_lives_hears_who_it_is() -> None:
+    outermost = entry(answer_ok)
+    outermost.instance_id = "users-1"
+    assert (b"x-mesh-instance", b"users-1") in (await Exchange(path="/livez").run(outermost)).headers
+    assert b"x-mesh-instance" not in dict((await Exchange(path="/users/7").run(outermost)).headers)
+
+
+@pytest.mark.parametrize("public", [False, True])
+async def test_a_draining_process_tells_its_peers_with_every_answer_and_strangers_nothing(public: bool) -> None:
+    async def breaks(scope: Any, receive: Any, send: Any) -> None:
+        raise Conflict("taken")
+
+    for app in (answer_ok, breaks):
+        outermost = Entry(app, metrics=Metrics(service="tests"), max_seconds=5, public=public)
+        assert (b"x-mesh-draining", b"1") not in (await Exchange().run(outermost)).headers
+        outermost.draining = True
+        assert ((b"x-mesh-draining", b"1") in (await Exchange().run(outermost)).headers) is not public
