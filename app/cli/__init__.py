@@ -1,12 +1,19 @@
 """The `mesh` command: it parses, calls and prints; what it calls lives elsewhere.
 
 main.py       the table of commands, and how errors leave
-up.py         up, down
+up.py         up
+down.py       down
 run.py        run SERVICE: one process in the foreground, as in production
 ps.py         ps: who is in the registry
+inspection.py inspect INSTANCE: what it says of itself
 call.py       call SERVICE METHOD PATH: through the mesh client
+rollout.py    rollout SERVICE…: a rolling restart of what `mesh up` runs
+drain.py      drain INSTANCE: out of the traffic, and back
+weight.py     weight SERVICE RULE…: who gets how much of it
 db.py         db upgrade, db status, db revise
 services.py   services: what there is to run
 running.py    finds the running system
+instances.py  finds the instance that is named
+news.py       what a supervisor reports, shown as it comes
 terminal.py   tables and progress; plain lines when nobody watches
 """

@@ -12,10 +12,11 @@ import typer
 from app.cli import terminal
 from app.cli.running import DataDir, load_settings
 from app.dev import lock, state
+from app.dev.stop import longest_seconds
 from app.errors import Unavailable
 
-# Beyond what the processes may take to drain and be killed, the gateway and the services in turn.
-MARGIN_SECONDS = 30.0
+# Beyond what the processes may take to end, the gateway and the services in turn.
+MARGIN_SECONDS = 10.0
 LOOK_SECONDS = 0.05
 
 
@@ -33,7 +34,7 @@ def down(*, data_dir: DataDir = None) -> None:
         return
     with terminal.Screen("Stopping: the gateway first, then the services"):
         os.kill(pid, signal.SIGTERM)
-        _wait_for_end(lock_file, pid, within_seconds=2 * settings.drain_seconds + MARGIN_SECONDS)
+        _wait_for_end(lock_file, pid, within_seconds=2 * longest_seconds(settings) + MARGIN_SECONDS)
     typer.echo("Stopped.")
 
 

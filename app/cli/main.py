@@ -19,7 +19,11 @@ COMMANDS = {
     "down": "app.cli.down",
     "run": "app.cli.run",
     "ps": "app.cli.ps",
+    "inspect": "app.cli.inspection",
     "call": "app.cli.call",
+    "rollout": "app.cli.rollout",
+    "drain": "app.cli.drain",
+    "weight": "app.cli.weight",
     "db": "app.cli.db",
     "services": "app.cli.services",
 }
@@ -44,6 +48,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     # With a callback it stays a group even when it holds one command.

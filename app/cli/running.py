@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from app import settings as settings_module
 from app.dev import state
+from app.dev.state import State
 from app.errors import Unavailable
 from app.settings import Settings
 
@@ -21,7 +23,7 @@ DataDir = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Where to ask: the settings of this shell, and the Redis of the system."""
+    """Where to ask: the Redis of the system, and the settings of this shell with its namespace and its token."""
 
     settings: Settings
     redis_url: str
@@ -42,8 +44,38 @@ def find(data_dir: Path | None) -> System:
     settings = load_settings(data_dir)
     known = state.running(settings.data_dir)
     if known is not None:
-        registry = settings.registry.model_copy(update={"namespace": known.namespace})
-        return System(settings.model_copy(update={"registry": registry}), known.redis_url)
+        return System(_as_in(known, settings), known.redis_url)
     if "redis_url" in settings.model_fields_set:
         return System(settings, settings.redis_url.get_secret_value())
-    raise Unavailable(f"Nothing runs on {settings.data_dir.resolve()}; start it with `mesh up`, or set REDIS_URL")
+    raise Unavailable(f"{_nothing_runs(settings)}, or set REDIS_URL")
+
+
+def supervised(data_dir: Path | None) -> State:
+    """The system that `mesh up` started on the data directory.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    settings = load_settings(data_dir)
+    known = state.running(settings.data_dir)
+    if known is None:
+        raise Unavailable(_nothing_runs(settings))
+    return known
+
+
+def joining(settings: Settings) -> tuple[Settings, State | None]:
+    """The settings of a process that is to join what runs on its data directory, unless REDIS_URL names a Redis."""
+    known = state.running(settings.data_dir)
+    if known is None or "redis_url" in settings.model_fields_set:
+        return settings, None
+    return _as_in(known, settings).model_copy(update={"redis_url": SecretStr(known.redis_url)}), known
+
+
+def _as_in(known: State, settings: Settings) -> Settings:
+    registry = settings.registry.model_copy(update={"namespace": known.namespace})
+    token = SecretStr(known.management_token) if known.management_token else settings.management_token
+    return settings.model_copy(update={"registry": registry, "management_token": token})
+
+
+def _nothing_runs(settings: Settings) -> str:
+    return f"Nothing runs on {settings.data_dir.resolve()}; start it with `mesh up`"

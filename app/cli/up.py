@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli import terminal
+from app.cli import news, terminal
 from app.cli.running import DataDir, load_settings
-from app.dev import daemon, demo, plan, ports, state, supervisor
+from app.dev import daemon, demo, plan, ports, premises, state, supervisor
 from app.dev.events import Event, Report
-from app.dev.state import State
+from app.dev.state import Process, State
 from app.errors import Conflict
-from app.service import discover
+from app.service import GATEWAY, discover
 from app.settings import Settings
 
 DEFAULT_PORT = 8000
@@ -45,7 +44,7 @@ def up(
     services = discover()
     replica_plan = plan.replicas(services, plan.parse_counts(replicas or [], services))
     if state.running(settings.data_dir) is not None:
-        raise Conflict(supervisor.already_running(settings.data_dir.resolve()))
+        raise Conflict(premises.already_running(settings.data_dir.resolve()))
     ports.require(settings.host, settings.port)
 
     def work(report: Report) -> None:
@@ -55,23 +54,12 @@ def up(
     if detach:
         # It forks, so it comes before the screen, which has a thread.
         events = daemon.detach(work, log=settings.data_dir / "logs" / "supervisor.log")
-        with closing(events), terminal.Screen(first) as screen, _confession(screen):
-            _wait_for_daemon(events, screen, settings)
+        with closing(events), terminal.Screen(first) as screen, news.confession(screen):
+            for event in news.until_done(events, screen):
+                _announce(event, screen, settings, stop=_mesh_command("down", settings))
     else:
-        with terminal.Screen(first) as screen, _confession(screen):
-            work(lambda event: _show(event, screen, settings, stop="Ctrl-C"))
-
-
-@contextmanager
-def _confession(screen: terminal.Screen) -> Iterator[None]:
-    """Show what the process that did not start has said."""
-    try:
-        yield
-    except supervisor.BootFailed as error:
-        screen.still()
-        for line in error.tail:
-            screen.note(f"    {line}")
-        raise
+        with terminal.Screen(first) as screen, news.confession(screen):
+            work(lambda event: _show(event, screen, settings))
 
 
 def _settings(data_dir: Path | None, port: int | None) -> Settings:
@@ -82,26 +70,20 @@ def _settings(data_dir: Path | None, port: int | None) -> Settings:
     return settings
 
 
-def _wait_for_daemon(events: Iterator[Event], screen: terminal.Screen, settings: Settings) -> None:
-    for event in events:
-        if event.kind == "failed":
-            raise supervisor.BootFailed(event.text, tail=event.details)
-        _show(event, screen, settings, stop=_mesh_command("down", settings))
+def _show(event: Event, screen: terminal.Screen, settings: Settings) -> None:
+    for finished in news.until_done([event], screen):
+        _announce(finished, screen, settings, stop="Ctrl-C")
 
 
-def _show(event: Event, screen: terminal.Screen, settings: Settings, *, stop: str) -> None:
-    if event.kind == "step":
-        screen.step(event.text)
-    elif event.kind == "note":
-        screen.note(event.text)
-    elif event.kind == "ready" and event.state is not None:
-        screen.still()
-        _announce(event.state, settings, stop=stop)
-
-
-def _announce(state: State, settings: Settings, *, stop: str) -> None:
+def _announce(event: Event, screen: terminal.Screen, settings: Settings, *, stop: str) -> None:
     """The table of what runs where, and what to try next."""
-    rows = [(p.service, str(p.number), p.url, str(p.pid), _short(p.log)) for p in state.processes]
+    screen.still()
+    if event.state is not None:
+        _print(event.state, settings, stop=stop)
+
+
+def _print(state: State, settings: Settings, *, stop: str) -> None:
+    rows = [(p.service, str(p.number), _url(p, state), str(p.pid), _short(p.log)) for p in state.processes]
     typer.echo()
     terminal.print_table(("SERVICE", "REPLICA", "URL", "PID", "LOG"), rows)
     examples = demo.commands(state.url, redis_url=state.redis_url, settings=settings.registry)
@@ -110,6 +92,11 @@ def _announce(state: State, settings: Settings, *, stop: str) -> None:
         typer.echo(f"    {command}")
     typer.echo(f"\nAPI: {state.url}/docs    Stop: {stop}")
     sys.stdout.flush()
+
+
+def _url(process: Process, state: State) -> str:
+    """Where it serves; all gateways share the public address."""
+    return state.url if process.service == GATEWAY else process.url
 
 
 def _mesh_command(verb: str, settings: Settings) -> str:

@@ -12,8 +12,8 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from app.dev.boot import BootFailed
 from app.dev.events import Event, Report
-from app.dev.supervisor import BootFailed
 from app.errors import PlatformError
 
 

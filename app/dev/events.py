@@ -11,11 +11,11 @@ from app.dev.state import State
 
 
 class Event(BaseModel):
-    """One piece of news: a step on the way, the finished system, or why there is none."""
+    """One piece of news: a step on the way, the finished system, an order carried out, or why there is none."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["step", "note", "ready", "failed"]
+    kind: Literal["step", "note", "ready", "done", "failed"]
     text: str = ""
     state: State | None = None
     details: tuple[str, ...] = ()

@@ -8,6 +8,9 @@ replicas, or one again after a crash, takes a moment. It has one thread and no e
 Only libraries and the house's own rooms are imported before the fork; the service itself comes after it, so that a
 restart shows what was edited.
 
+It holds the listening sockets that its command line names by their descriptors, and hands them to the replicas that
+are to serve them: a connection that comes while such a replica is replaced waits in the socket's queue.
+
 A replica ends when its forker does, and the forker when its supervisor does (see `leash`).
 """
 
@@ -19,6 +22,7 @@ import selectors
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.dev import leash, replica
@@ -28,9 +32,15 @@ STDIN = 0
 
 
 class Forker:
-    """The loop of the forking process; `children` maps the pid of each living child to its order's number."""
+    """The loop of the forking process.
 
-    def __init__(self) -> None:
+    Args:
+        sockets: descriptors of listening sockets, for the children that inherit them.
+    """
+
+    def __init__(self, sockets: Sequence[int] = ()) -> None:
+        self._sockets = tuple(sockets)
+        # The pid of each living child, and its order's number.
         self._children: dict[int, int] = {}
         self._unread = b""
         # A signal writes a byte here, which wakes the loop up.
@@ -71,12 +81,20 @@ class Forker:
             for pid in [pid for pid, number in self._children.items() if number == order.number]:
                 os.kill(pid, order.sign)
             return
+        if order.kind == "let go":
+            self._let_go()
+            return
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             self._live(order, parent)
         self._children[pid] = order.number
         _tell(News(kind="born", number=order.number, pid=pid))
+
+    def _let_go(self) -> None:
+        for descriptor in self._sockets:
+            os.close(descriptor)
+        self._sockets = ()
 
     def _reap(self) -> None:
         while self._children:
@@ -111,6 +129,8 @@ class Forker:
             os.dup2(nothing.fileno(), 0)
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)
+        if not order.inherits:
+            self._let_go()
         self._selector.close()
         os.close(self._bell)
         os.close(self._rope)
@@ -133,4 +153,4 @@ def _tell(news: News) -> None:
 
 
 if __name__ == "__main__":
-    Forker().run()
+    Forker([int(word) for word in sys.argv[1:]]).run()

@@ -17,7 +17,7 @@ from typing import Protocol
 from app.dev import ports
 from app.dev.nursery import Child, Nursery
 from app.dev.plan import Replica
-from app.dev.state import Process
+from app.dev.state import Process, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,11 @@ class Backoff:
 class Witness(Protocol):
     """Who wants to know; called on the event loop."""
 
-    def started(self, keeper: Keeper) -> None: ...
+    def changed(self, keeper: Keeper) -> None:
+        """It has a new process, or is at another stage."""
 
-    def ended(self, keeper: Keeper, code: int, again_in_seconds: float) -> None: ...
+    def ended(self, keeper: Keeper, code: int, again_in_seconds: float) -> None:
+        """Its process has ended by itself."""
 
 
 class Keeper:
@@ -52,6 +54,11 @@ class Keeper:
         nursery: where its processes come from.
         choose_port: the port for the next start, given the last one (None at first).
         environment: of the process that is about to start on `port`.
+
+    Attributes:
+        log: where its processes write; changed when it takes another's place.
+        restarts: how often it was started again after a process had ended by itself.
+        crashed: set once a process has ended by itself, and not because its port was taken meanwhile.
     """
 
     def __init__(
@@ -64,28 +71,39 @@ class Keeper:
         log: Path,
         pid_file: Path,
         witness: Witness,
-        host: str,
         backoff: Backoff = Backoff(),  # a frozen value
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replica, self.log, self._pid_file = replica, log, pid_file
-        self._nursery, self.host = nursery, host
+        self._stage: Stage = "joining"
+        self.crashed = asyncio.Event()
+        self._nursery = nursery
         self._choose_port, self._environment = choose_port, environment
         self._witness, self._backoff, self._clock = witness, backoff, clock
         self._process: Child | None = None
         self._port: int | None = None
-        self._starts = 0
+        self.restarts = 0
         self._stopping = asyncio.Event()
         # Held while a process is being made: `stop` must not miss one that is on its way.
         self._making = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Keeper {self.replica.name} pid {self.pid}, {max(0, self._starts - 1)} restarts>"
+        return f"<Keeper {self.replica.name} {self.stage}, pid {self.pid}, {self.restarts} restarts>"
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def stage(self) -> Stage:
+        """What it is to the system; whoever replaces it has the say."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._stage = stage
+        self._witness.changed(self)
 
     @property
     def port(self) -> int:
@@ -93,7 +111,8 @@ class Keeper:
 
     @property
     def url(self) -> str:
-        return ports.address(self.host, self.port)
+        """Its own address, which nobody else serves."""
+        return ports.address(ports.LOOPBACK, self.port)
 
     @property
     def is_running(self) -> bool:
@@ -106,7 +125,8 @@ class Keeper:
             pid=self.pid,
             url=self.url,
             log=self.log,
-            restarts=max(0, self._starts - 1),
+            restarts=self.restarts,
+            stage=self.stage,
         )
 
     def start(self) -> None:
@@ -141,21 +161,26 @@ class Keeper:
                 if self._stopping.is_set():
                     return
                 self._process = await self._spawn()
-            self._witness.started(self)
+            self._witness.changed(self)
             code = await self._process.ended()
             if self._stopping.is_set():
                 return
+            if ports.is_free(ports.LOOPBACK, self.port):
+                self.crashed.set()
             crashes = self._backoff.crashes(crashes, self._clock() - began)
             pause = self._backoff.seconds(crashes)
             self._witness.ended(self, code, pause)
             await asyncio.sleep(pause)
+            self.restarts += 1
 
     async def _spawn(self) -> Child:
         self._port = self._choose_port(self._port)
-        self._starts += 1
-        environment = self._environment(self)
         return await self._nursery.fork(
-            self.replica.name, environment=environment, log=self.log, pid_file=self._pid_file
+            self.replica.name,
+            environment=self._environment(self),
+            log=self.log,
+            pid_file=self._pid_file,
+            inherits=self.replica.is_gateway,
         )
 
 

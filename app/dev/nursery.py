@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,10 +62,14 @@ class Child:
 
 
 class Nursery:
-    """Starts processes. Use as an async context manager: entering starts to import, leaving ends what still runs."""
+    """Starts processes. Use as an async context manager: entering starts to import, leaving ends what still runs.
 
-    def __init__(self, *, log: Path, pid_file: Path) -> None:
-        self.log, self._pid_file = log, pid_file
+    Args:
+        sockets: descriptors of listening sockets, for the processes that inherit them.
+    """
+
+    def __init__(self, *, log: Path, pid_file: Path, sockets: Sequence[int] = ()) -> None:
+        self.log, self._pid_file, self._sockets = log, pid_file, tuple(sockets)
         self._forker: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._children: dict[int, Child] = {}
@@ -92,16 +96,35 @@ class Nursery:
         await self._listening
         self._pid_file.unlink(missing_ok=True)
 
-    async def fork(self, name: str, *, environment: Mapping[str, str], log: Path, pid_file: Path) -> Child:
-        """Start a process; it may have ended already when this returns."""
+    async def fork(
+        self, name: str, *, environment: Mapping[str, str], log: Path, pid_file: Path, inherits: bool = False
+    ) -> Child:
+        """Start a process; it may have ended already when this returns.
+
+        Args:
+            inherits: whether it keeps the listening sockets.
+        """
         await self._have_forker()
         self._count += 1
         child = self._children[self._count] = Child(self._count, self)
         self.order(
-            Order(kind="fork", number=child.number, name=name, environment=environment, log=log, pid_file=pid_file)
+            Order(
+                kind="fork",
+                number=child.number,
+                name=name,
+                environment=environment,
+                log=log,
+                pid_file=pid_file,
+                inherits=inherits,
+            )
         )
         await child.known()
         return child
+
+    def let_go(self) -> None:
+        """Have the listening sockets closed here: from now on they live as long as the processes that serve them."""
+        self._sockets = ()
+        self.order(Order(kind="let go"))
 
     def order(self, order: Order) -> None:
         if self._forker is not None and self._forker.stdin is not None and not self._forker.stdin.is_closing():
@@ -113,14 +136,18 @@ class Nursery:
                 return
             with self.log.open("ab") as sink:
                 self._forker = await asyncio.create_subprocess_exec(
-                    *leash.command([sys.executable, "-m", "app.dev.forker"], pid_file=self._pid_file),
+                    *leash.command(self._argv(), pid_file=self._pid_file),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=sink,
                     start_new_session=True,
+                    pass_fds=self._sockets,
                 )
             if self._forker.stdout is not None:
                 self._listening = asyncio.create_task(self._listen(self._forker, self._forker.stdout), name="nursery")
+
+    def _argv(self) -> list[str]:
+        return [sys.executable, "-m", "app.dev.forker", *map(str, self._sockets)]
 
     async def _listen(self, forker: asyncio.subprocess.Process, stdout: asyncio.StreamReader) -> None:
         async for line in stdout:

@@ -11,16 +11,21 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Order(BaseModel):
-    """Fork a replica with that environment, or send a signal to the one that was ordered under that number."""
+    """Fork a replica with that environment, send a signal to the one that was ordered under that number, or let go.
+
+    Args:
+        inherits: whether the replica serves the listening sockets that the forker holds; else it closes them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["fork", "signal"]
-    number: int
+    kind: Literal["fork", "signal", "let go"]
+    number: int = 0
     name: str = ""
     environment: Mapping[str, str] = {}
     log: Path = Path(os.devnull)
     pid_file: Path = Path(os.devnull)
+    inherits: bool = False
     sign: int = 0
 
 

@@ -24,12 +24,8 @@ class Replica:
 
     @property
     def is_gateway(self) -> bool:
+        """Whether it serves the public port, which all gateways share, besides its own."""
         return self.service == GATEWAY
-
-    @property
-    def is_edge(self) -> bool:
-        """Whether it is the one that listens on the public port."""
-        return self.is_gateway and self.number == 1
 
 
 def replicas(services: Sequence[str], counts: Mapping[str, int]) -> tuple[Replica, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import aiohttp
 
 from app.dev import roster
-from app.dev.plan import Replica
 from app.errors import Unavailable
 from app.settings import RegistrySettings
 
@@ -27,27 +26,28 @@ class Probed(Protocol):
     def url(self) -> str: ...
 
 
+P = TypeVar("P", bound=Probed)
+
+
 async def wait(
-    processes: Mapping[Replica, Probed],
+    processes: Sequence[P],
     *,
     redis_url: str,
     settings: RegistrySettings,
-    became_ready: Callable[[Replica], None],
+    became_ready: Callable[[P], None],
 ) -> None:
     """Return once all are ready; it waits for ever, so bound it."""
     async with aiohttp.ClientSession(timeout=PROBE) as session, asyncio.TaskGroup() as group:
-        for replica, process in processes.items():
-            group.create_task(_answers(session, replica, process, became_ready))
-    while not await asyncio.to_thread(_are_registered, processes.values(), redis_url, settings):
+        for process in processes:
+            group.create_task(_answers(session, process, became_ready))
+    while not await asyncio.to_thread(_are_registered, processes, redis_url, settings):
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _answers(
-    session: aiohttp.ClientSession, replica: Replica, process: Probed, became_ready: Callable[[Replica], None]
-) -> None:
+async def _answers(session: aiohttp.ClientSession, process: P, became_ready: Callable[[P], None]) -> None:
     while not await _is_ready(session, process.url):
         await asyncio.sleep(PAUSE_SECONDS)
-    became_ready(replica)
+    became_ready(process)
 
 
 async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:

@@ -70,7 +70,7 @@ class Server:
             )
         # By standard input, so that the password stands neither in `ps` nor in a file.
         if self._process.stdin is not None:
-            self._process.stdin.write(_configuration(self._port, self._password).encode())
+            self._process.stdin.write(_configuration(self._port, self._password, self._directory).encode())
             self._process.stdin.close()
         return self._comes_up()
 
@@ -175,6 +175,11 @@ def _version(binary: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _configuration(port: int, password: str) -> str:
-    lines = ("bind 127.0.0.1", f"port {port}", f"requirepass {password}", 'save ""', "appendonly no", "daemonize no")
+def _configuration(port: int, password: str, directory: Path) -> str:
+    quoted = str(directory.resolve()).replace("\\", "\\\\").replace('"', '\\"')
+    lines = (
+        "bind 127.0.0.1", f"port {port}", f"requirepass {password}", "daemonize no",
+        # It keeps nothing, and finds nothing: in the caller's folder it would load a dump.rdb of somebody else's.
+        'save ""', "appendonly no", f'dir "{quoted}"',
+    )  # fmt: skip
     return "\n".join(lines) + "\n"

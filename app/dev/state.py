@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.dev import lock
 
@@ -17,8 +17,17 @@ STATE_FILE = "state.json"
 LOCK_FILE = "mesh.lock"
 
 
+# A process on its way up, one that is up, and one whose successor is up.
+Stage = Literal["joining", "serving", "leaving"]
+
+
 class Process(BaseModel):
-    """One replica as it was last started."""
+    """One replica as it was last started; while it is replaced there are two of the same number.
+
+    Args:
+        url: its own address; a gateway serves the system's public one besides.
+        restarts: how often it was started again after it had ended by itself.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,10 +37,17 @@ class Process(BaseModel):
     url: str
     log: Path
     restarts: int = 0
+    stage: Stage = "serving"
 
 
 class State(BaseModel):
-    """A supervisor and what it runs. The addresses may carry passwords: the file is its owner's alone."""
+    """A supervisor and what it runs. It holds passwords and a token: the file is its owner's alone.
+
+    Args:
+        url: the public edge.
+        management_token: opens ``/_mesh`` of every process.
+        control: the Unix socket at which the supervisor takes orders.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,6 +57,8 @@ class State(BaseModel):
     redis_url: str
     namespace: str
     redis_pid: int | None
+    management_token: str = Field(default="", repr=False)
+    control: Path | None = None
     processes: tuple[Process, ...] = ()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.main import main
+from app.cli.main import COMMANDS, main
 from tests.dev.system import ask, command, mesh, until, user_environment
 
 
@@ -24,7 +24,7 @@ def end(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = end(capsys, "--help")
     assert code == 0
-    assert all(f" {name} " in out for name in ("up", "down", "run", "ps", "call", "db", "services"))
+    assert all(f" {name} " in out for name in COMMANDS)
 
 
 def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,13 +40,21 @@ def test_an_unknown_service_to_replicate_is_one_line_and_2(capsys: pytest.Captur
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [("ps",), ("call", "users", "GET", "/users/7")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("ps",), ("call", "users", "GET", "/users/7"), ("inspect", "users-1"), ("drain", "users-1"), ("weight", "users")],
+)
 def test_without_a_running_system_it_says_how_to_start_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     code, _, err = end(capsys, *arguments, "--data-dir", str(tmp_path))
     assert code == 1
     assert err == f"mesh: Nothing runs on {tmp_path}; start it with `mesh up`, or set REDIS_URL\n"
+
+
+def test_only_what_mesh_up_runs_can_be_rolled_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = end(capsys, "rollout", "users", "--data-dir", str(tmp_path))
+    assert (code, err) == (1, f"mesh: Nothing runs on {tmp_path}; start it with `mesh up`\n")
 
 
 def test_to_stop_what_does_not_run_is_no_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

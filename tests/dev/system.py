@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,12 +12,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.dev import lock, ports, state
+from app import settings as app_settings
+from app.cli.main import main
+from app.dev import control, lock, ports, roster, state
 from app.dev.state import State
+from app.mesh.registry.record import Instance
 
 PATIENCE_SECONDS = 60.0
 
@@ -60,8 +65,14 @@ def ask(url: str, *, method: str = "GET", json_body: Any = None) -> Answer:
 
 def mesh(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `mesh` to its end; the environment is that of a user: none of the tests' own settings."""
+    return mesh_of(None, *arguments, **environment)
+
+
+def mesh_of(project: Path | None, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The `mesh` of another project."""
     return subprocess.run(
         command(*arguments),
+        cwd=project,
         env=user_environment(**environment),
         check=False,
         capture_output=True,
@@ -69,6 +80,18 @@ def mesh(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         stdin=subprocess.DEVNULL,
         timeout=PATIENCE_SECONDS,
     )
+
+
+def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which saves the second that a start takes."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), err.getvalue())
 
 
 def command(*arguments: str) -> list[str]:
@@ -81,10 +104,15 @@ def user_environment(**more: str) -> dict[str, str]:
 
 
 class System:
-    """One data directory, and what runs on it."""
+    """One data directory, and what runs on it.
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
+    Args:
+        project: the folder whose `app` is run; this one's own if not given.
+        settings: environment variables of its user's.
+    """
+
+    def __init__(self, data_dir: Path, project: Path | None = None, **settings: str) -> None:
+        self.data_dir, self.project, self.settings = data_dir, project, settings
         # Below the kernel's own range, as a user would choose one: see app.dev.ports.
         self.port = next(ports.free_from(18_000 + os.getpid() % 1000 * 10))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -96,7 +124,8 @@ class System:
         with log:
             self.foreground = subprocess.Popen(
                 command("up", *self._where(), *arguments),
-                env=user_environment(),
+                cwd=self.project,
+                env=user_environment(**self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -106,13 +135,37 @@ class System:
         assert self.is_ready(), self.said()
 
     def up_detached(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return mesh("up", "--detach", *self._where(), *arguments)
+        return mesh_of(self.project, "up", "--detach", *self._where(), *arguments, **self.settings)
 
     def down(self) -> subprocess.CompletedProcess[str]:
-        return mesh("down", "--data-dir", str(self.data_dir))
+        return mesh_of(self.project, "down", "--data-dir", str(self.data_dir))
 
     def mesh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return mesh(*arguments, MESH_DATA_DIR=str(self.data_dir))
+        return mesh_of(self.project, *arguments, MESH_DATA_DIR=str(self.data_dir), **self.settings)
+
+    def typed(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same in this process."""
+        return typed(*arguments, "--data-dir", str(self.data_dir))
+
+    def members(self, service: str) -> list[Instance]:
+        """Who is in the registry, by id."""
+        known = self.state()
+        settings = app_settings.load().registry.model_copy(update={"namespace": known.namespace})
+        found = [member.instance for member in roster.read(known.redis_url, settings)]
+        return [instance for instance in found if instance.service == service]
+
+    def mesh_in_background(self, *arguments: str, out: Path) -> subprocess.Popen[str]:
+        """The same, while the test goes on; what it prints goes to `out`."""
+        with out.open("w") as sink:
+            return subprocess.Popen(
+                command(*arguments),
+                cwd=self.project,
+                env=user_environment(MESH_DATA_DIR=str(self.data_dir), **self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
     def ask(self, path: str, *, method: str = "GET", json_body: Any = None) -> Answer:
         return ask(self.url + path, method=method, json_body=json_body)
@@ -143,6 +196,10 @@ class System:
     def pid_of(self, service: str, number: int = 1) -> int:
         return next(p.pid for p in self.state().processes if (p.service, p.number) == (service, number))
 
+    def pids_of(self, service: str) -> list[int]:
+        """Those of its replicas, in their order; while one is replaced, of two processes of one number."""
+        return [p.pid for p in self.state().processes if p.service == service]
+
     def pids(self) -> list[int]:
         """Every process of it: supervisor, forker, Redis, replicas."""
         known = self.state()
@@ -152,8 +209,9 @@ class System:
 
     def leftovers(self) -> list[str]:
         """Files that say that something runs."""
-        names = [self.data_dir / state.STATE_FILE, self.data_dir / state.LOCK_FILE, *self.data_dir.glob("run/*")]
-        return [path.name for path in [*names, self.data_dir / "redis" / "redis.pid"] if path.exists()]
+        files = (state.STATE_FILE, state.LOCK_FILE, control.SOCKET_FILE, "redis/redis.pid")
+        names = [*(self.data_dir / file for file in files), *self.data_dir.glob("run/*")]
+        return [path.name for path in names if path.exists()]
 
     def stop(self) -> None:
         """Whatever a test has left is ended."""

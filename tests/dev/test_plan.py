@@ -44,5 +44,6 @@ def test_an_unknown_service_is_named_beside_the_known_ones() -> None:
         plan.parse_counts(["payments=2"], SERVICES)
 
 
-def test_only_the_first_gateway_is_the_edge() -> None:
-    assert [replica.name for replica in plan.replicas(SERVICES, {"gateway": 2}) if replica.is_edge] == ["gateway-1"]
+def test_every_gateway_serves_the_public_port() -> None:
+    gateways = [replica.name for replica in plan.replicas(SERVICES, {"gateway": 2}) if replica.is_gateway]
+    assert gateways == ["gateway-1", "gateway-2"]

@@ -25,6 +25,21 @@ def test_a_port_that_somebody_listens_on_is_not_free(taken: int) -> None:
         ports.require("127.0.0.1", taken)
 
 
+def test_whoever_connects_to_a_listening_socket_waits_in_its_queue() -> None:
+    port = next(ports.free_from(20_000))
+    with ports.listen("127.0.0.1", port) as listener:
+        assert not ports.is_free("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            accepted, address = listener.accept()
+            with accepted:
+                assert address == client.getsockname()
+
+
+def test_a_taken_port_is_not_listened_on(taken: int) -> None:
+    with pytest.raises(Unavailable, match=f"Port {taken} is taken; choose another with --port"):
+        ports.listen("127.0.0.1", taken)
+
+
 def test_free_ports_pass_over_what_is_taken_and_repeat_nothing(taken: int) -> None:
     found = list(itertools.islice(ports.free_from(taken - 2), 5))
     assert taken not in found

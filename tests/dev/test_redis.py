@@ -38,6 +38,13 @@ def test_it_answers_whoever_knows_the_password_and_nobody_else(private_redis: re
         ping(stranger)
 
 
+def test_a_dump_that_lies_in_the_callers_folder_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"not a dump: a server that reads it does not start")
+    monkeypatch.chdir(tmp_path)
+    with redis.embedded(tmp_path / "redis") as server:
+        assert ping(server.url)
+
+
 def test_its_password_is_not_in_its_name_nor_in_the_list_of_processes(private_redis: redis.Server) -> None:
     password = private_redis.url.split(":")[2].split("@")[0]
     listed = subprocess.run(["ps", "-o", "args=", "-p", str(private_redis.pid)], check=True, capture_output=True)

@@ -53,7 +53,7 @@ def test_an_order_passes_through_three_services(running: System) -> None:
 def test_it_prints_what_runs_where_and_what_to_try(running: System) -> None:
     said = until("the examples are printed", lambda: running.said() if "Stop: Ctrl-C" in running.said() else "")
     for process in running.state().processes:
-        assert process.url in said
+        assert (running.url if process.service == "gateway" else process.url) in said
         assert str(process.pid) in said
     assert f"curl {running.url}/users/7" in said
     assert f"curl -X POST {running.url}/orders" in said
@@ -100,7 +100,8 @@ def test_call_sends_json_and_ends_with_1_on_an_error_status(running: System) -> 
 def test_call_of_a_service_that_is_not_there_is_one_line(running: System) -> None:
     called = running.mesh("call", "nobody", "GET", "/")
     assert called.returncode == 1
-    assert called.stderr == "mesh: nobody: no instance is registered and ready\n"
+    assert called.stderr.startswith("mesh: nobody: ")
+    assert len(called.stderr.splitlines()) == 1
 
 
 def test_a_second_up_says_that_it_runs_already(running: System) -> None:
