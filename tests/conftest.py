@@ -37,6 +37,10 @@ hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the failure suite's long form: see tests/faults")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests away from what the developer has: settings of the shell, data of the project folder."""
     for name in [name for name in os.environ if name.startswith("MESH_") and name != "MESH_TEST_EMBEDDED"]:
