@@ -13,15 +13,10 @@ Verdict = Literal["met", "missed", "no goal"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure ought to be: at least, or at most, `figure`.
-
-    Args:
-        later: it belongs to work that is yet to come: shown and judged, but no failure.
-    """
+    """What a figure ought to be: at least, or at most, `figure`."""
 
     kind: Literal["at least", "at most"]
     figure: float
-    later: bool = False
 
     def __str__(self) -> str:
         return f"{'≥' if self.kind == 'at least' else '≤'} {self.figure:g}"

@@ -53,12 +53,22 @@ def test_a_quick_run_writes_tables_samples_and_a_picture(redis_url: str, tmp_pat
 def test_waiting_hopping_and_calling_are_measured_without_an_error(redis_url: str, tmp_path: Path) -> None:
     samples = tmp_path / "samples.json"
     files = ["--json", str(samples), "--picture", str(tmp_path / "picture.svg")]
-    ran = bench("--quick", "wait", "hop", "mesh-call", "--only", "service", *files, "--strict", redis_url=redis_url)
+    ran = bench("--quick", "wait", "hop", "mesh-call", "--only", "service", *files, redis_url=redis_url)
     assert ran.returncode == 0, ran.stderr
     measured = json.loads(samples.read_text())["benchmarks"]
     assert measured["wait"]["medians"]["service@100"]["errors"] == 0
     assert measured["hop"]["medians"]["service"]["per_second"] > 0
-    assert set(measured["mesh-call"]["medians"]) == {"aiohttp", "mesh", "pick-10", "pick-1000"}
+    assert set(measured["mesh-call"]["medians"]) == {"aiohttp", "mesh", "pick-10", "pick-1000", "permit"}
+
+
+def test_a_thousand_misses_in_four_caches_make_one_load(redis_url: str, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.json"
+    files = ["--json", str(samples), "--picture", str(tmp_path / "picture.svg")]
+    ran = bench("--quick", "cache", *files, "--strict", redis_url=redis_url)
+    assert ran.returncode == 0, ran.stderr
+    medians = json.loads(samples.read_text())["benchmarks"]["cache"]["medians"]
+    assert medians["misses"]["loads"] == 1
+    assert 0 < medians["local"]["cpu_us"] < medians["remote"]["cpu_us"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -82,7 +92,7 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, tmp
 def test_an_unknown_name_is_refused_with_the_known_ones(redis_url: str) -> None:
     ran = bench("jsno", redis_url=redis_url)
     assert ran.returncode == 2
-    assert "json, wait, hop, mesh-call" in ran.stderr
+    assert "json, wait, hop, mesh-call, fleet, cache" in ran.stderr
 
 
 def test_a_benchmark_of_the_mesh_without_redis_says_so(tmp_path: Path) -> None:

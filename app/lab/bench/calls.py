@@ -14,18 +14,21 @@ from typing import Any
 
 import aiohttp
 import orjson
-from redis.asyncio import Redis
 
-from app import context
+from app import context, redis_client
 from app import settings as settings_room
 from app.lab.bench import footing
-from app.lab.bench.mesh_call import CONCURRENCY, CREW
+from app.lab.bench.footing import REDIS_SECONDS
+from app.lab.bench.mesh_call import CONCURRENCY, CREW, PERMIT
 from app.lab.bench.serve import bind
 from app.lab.bench.subjects import views
 from app.mesh import Instance, Mesh, open_mesh
 from app.mesh.balancing.balancer import Balancer
+from app.mesh.balancing.breaker import Breaker
+from app.mesh.registry.view import Table
 
 _PICKS = 20_000
+_ANSWER_SECONDS = 0.01
 _NOWHERE = "http://127.0.0.1:9"
 _REQUEST_SECONDS = 600.0
 
@@ -47,7 +50,7 @@ async def _measure(peer: str, rounds: int, calls: int) -> None:
     settings = settings_room.load()
     redis_url = settings.redis_url.get_secret_value()
     async with (
-        Redis.from_url(redis_url) as redis,
+        redis_client.open_async(redis_url, timeout_seconds=REDIS_SECONDS) as redis,
         open_mesh(redis=redis, redis_url=redis_url, settings=settings, service="lab", url=_NOWHERE) as mesh,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
@@ -60,6 +63,7 @@ async def _measure(peer: str, rounds: int, calls: int) -> None:
             ]
     for number in range(1, rounds + 1):
         samples += [{"subject": f"pick-{many}", "round": number, "figures": _pick(many)} for many in CREW]
+        samples.append({"subject": PERMIT.key, "round": number, "figures": _permit()})
     sys.stdout.buffer.write(orjson.dumps(samples))
 
 
@@ -102,14 +106,33 @@ def _through(mesh: Mesh) -> Call:
 
 
 def _pick(many: int) -> Figures:
-    peers = [Instance(service="users", id=f"users-{n}", generation=1, url=_NOWHERE) for n in range(many)]
+    peers = tuple(Instance(service="users", id=f"users-{n}", generation=1, url=_NOWHERE) for n in range(many))
     balancer = Balancer()
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(_PICKS):
-        pick = balancer.pick(peers)
+    balancer.update(Table(instances={"users": peers}, ready={"users": peers}))
+
+    def settle() -> None:
+        pick = balancer.pick("users")
         if pick is not None:
             with pick:
-                pass
+                pick.settle()
+
+    return _repeated(settle)
+
+
+def _permit() -> Figures:
+    breaker = Breaker("users")
+
+    def succeed() -> None:
+        with breaker.permit() as permit:
+            permit.succeed(_ANSWER_SECONDS)
+
+    return _repeated(succeed)
+
+
+def _repeated(what: Callable[[], None]) -> Figures:
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(_PICKS):
+        what()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return {"cpu_us": cpu / _PICKS * 1e6, "per_second": _PICKS / wall}
 

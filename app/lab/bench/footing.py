@@ -18,6 +18,7 @@ LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 2
+REDIS_SECONDS = 2.0
 
 
 def inherited(fd: int) -> socket.socket:

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app import redis_client
 from app.errors import BadInput, Unavailable
 from app.lab.bench import child, proc
 from app.lab.bench.child import Child
-from app.lab.bench.footing import LOOPBACK
+from app.lab.bench.footing import LOOPBACK, REDIS_SECONDS
 from app.lab.bench.model import Metric, Sample, Subject
 from app.lab.bench.proc import Cores
 from app.lab.bench.subjects import views
@@ -27,8 +27,6 @@ P99 = Metric("p99_ms", "p99 ms", 2)
 ERRORS = Metric("errors", "errors")
 OTHERS = Metric("others_percent", "core taken by others %", 0)
 UNDER_LOAD = (CPU, RATE, P50, P99, ERRORS, OTHERS)
-
-_REDIS_SECONDS = 2.0
 
 Figures = Mapping[str, float]
 Measure = Callable[[Child], Awaitable[Figures]]
@@ -143,14 +141,15 @@ class Lab:
         Raises:
             Unavailable: there is no Redis, or the peer does not start.
         """
-        await self._require_redis()
+        await self.require_redis()
         async with child.serving(
             "peer", "alone", core=self.cores.load, environment=self.environment, ready=views.USER_PATH
         ) as process:
             yield process
 
-    async def _require_redis(self) -> None:
-        async with Redis.from_url(self.redis_url, socket_timeout=_REDIS_SECONDS) as redis:
+    async def require_redis(self) -> None:
+        """Raises: Unavailable: there is none."""
+        async with redis_client.open_async(self.redis_url, timeout_seconds=REDIS_SECONDS) as redis:
             try:
                 await redis.ping()
             except (RedisError, OSError) as error:
@@ -159,7 +158,7 @@ class Lab:
 
     async def clean_up(self) -> None:
         """Take this run's keys out of Redis, if there is one."""
-        async with Redis.from_url(self.redis_url, socket_timeout=_REDIS_SECONDS) as redis:
+        async with redis_client.open_async(self.redis_url, timeout_seconds=REDIS_SECONDS) as redis:
             try:
                 async for key in redis.scan_iter(f"*{self.namespace}*", count=1000):
                     await redis.delete(key)

@@ -1,4 +1,4 @@
-"""`mesh-call`: what the mesh client adds to a call over bare aiohttp, and what picking a peer takes."""
+"""`mesh-call`: what the mesh client adds to a call over bare aiohttp; what picking a peer and a breaker take of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ AIOHTTP = Subject("aiohttp", "a call with aiohttp alone")
 MESH = Subject("mesh", "a call through the mesh client")
 PICKS = tuple(Subject(f"pick-{many}", f"picking among {many:,} peers, and settling") for many in CREW)
 
-SUBJECTS = (AIOHTTP, MESH, *PICKS)
+PERMIT = Subject("permit", "a breaker's permit, and its success")
+
+SUBJECTS = (AIOHTTP, MESH, *PICKS, PERMIT)
 METRICS = (Metric("cpu_us", "CPU µs each", 2), Metric("per_second", "per second", lower_is_better=False))
-COST = Goal("at most", 1.3, later=True)
+COST = Goal("at most", 1.3)
 
 # Far beyond what it takes; it ends a run that hangs.
 _MOST_SECONDS = 300.0

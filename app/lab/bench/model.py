@@ -111,8 +111,8 @@ class Result:
         return next(metric for metric in self.metrics if metric.key == key)
 
     def figures_of(self, subject: str, metric: str) -> list[float]:
-        """Of all rounds, in order."""
-        return [sample.figures[metric] for sample in self.samples if sample.subject == subject]
+        """Of all rounds, in order; NaN where the subject has no such figure."""
+        return [sample.figures.get(metric, math.nan) for sample in self.samples if sample.subject == subject]
 
     def median_of(self, subject: str, metric: str) -> float:
         return figures.median(self.figures_of(subject, metric))
@@ -144,10 +144,9 @@ class Result:
 
     @property
     def missed(self) -> int:
-        """How many goals of today were missed."""
-        ratios = [self.ratio(comparison) for comparison in self.comparable]
-        missed = [ratio for ratio in ratios if ratio.verdict == "missed" and not _is_later(ratio.comparison.goal)]
-        return len(missed) + sum(self.worst(limit)[1] == "missed" for limit in self.limited)
+        """How many goals were missed."""
+        missed = sum(self.ratio(comparison).verdict == "missed" for comparison in self.comparable)
+        return missed + sum(self.worst(limit)[1] == "missed" for limit in self.limited)
 
     def _times(self, comparison: Comparison, metric: str) -> float:
         ours, other = self.median_of(comparison.ours, metric), self.median_of(comparison.other, metric)
@@ -157,7 +156,3 @@ class Result:
         lower_is_better = self.metric(metric).lower_is_better
         better = figures.times_better(ours, other, lower_is_better=lower_is_better)
         return 1 / better if comparison.as_cost else better
-
-
-def _is_later(goal: Goal | None) -> bool:
-    return goal is not None and goal.later

@@ -115,7 +115,7 @@ def _span(ratio: Ratio) -> str:
 def _goal(comparison: Comparison) -> str:
     if comparison.goal is None:
         return ""
-    return f"{comparison.goal} ×{' (later)' if comparison.goal.later else ''}"
+    return f"{comparison.goal} ×"
 
 
 def _table(first: str, *others: str) -> Table:

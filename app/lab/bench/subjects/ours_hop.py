@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.asyncio import Redis
-
+from app import redis_client
 from app import settings as settings_room
+from app.lab.bench.footing import REDIS_SECONDS
 from app.lab.bench.subjects import views
 from app.mesh import Mesh, open_mesh
 from app.web import AsyncFlask
@@ -24,10 +24,10 @@ def make(url: str) -> Any:
 
     async def while_serving() -> AsyncIterator[None]:
         async with (
-            Redis.from_url(redis_url) as redis,
+            redis_client.open_async(redis_url, timeout_seconds=REDIS_SECONDS) as redis,
             open_mesh(redis=redis, redis_url=redis_url, settings=settings, service="lab", url=url) as mesh,
         ):
-            await mesh.register()
+            await mesh.membership.register()
             opened.append(mesh)
             yield
 

@@ -7,10 +7,10 @@ import re
 import socket
 
 import orjson
-from redis.asyncio import Redis
 
+from app import redis_client
 from app import settings as settings_room
-from app.lab.bench.footing import BACKLOG, url_of
+from app.lab.bench.footing import BACKLOG, REDIS_SECONDS, url_of
 from app.lab.bench.subjects.views import PEER_SERVICE
 from app.mesh import open_mesh
 
@@ -48,10 +48,10 @@ async def serve(sock: socket.socket, stop: asyncio.Event) -> None:
     redis_url = settings.redis_url.get_secret_value()
     url = url_of(sock)
     async with (
-        Redis.from_url(redis_url) as redis,
+        redis_client.open_async(redis_url, timeout_seconds=REDIS_SECONDS) as redis,
         open_mesh(redis=redis, redis_url=redis_url, settings=settings, service=PEER_SERVICE, url=url) as mesh,
     ):
-        await mesh.register()
+        await mesh.membership.register()
         listener = await asyncio.get_running_loop().create_server(_Connection, sock=sock, backlog=BACKLOG)
         await stop.wait()
         listener.close()
