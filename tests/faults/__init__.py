@@ -21,6 +21,7 @@ world       a system as `mesh up` starts it, in a project of its own, on a Redis
 redis       that Redis: stopped, hung, emptied, followed
 toy         the service that the tests add: slow, failing, limited, as it is told at run time
 traffic     the load: a process of its own that writes down what came of each request
+kinds       what is asked for, and how each request knows its own answer
 journal     what it wrote, as counts
 books       what the databases say: who ordered what, and how often
 proxy       a TCP line that delays, stalls, resets, cuts

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.faults import traffic
+from tests.faults import kinds
 from tests.faults.journal import Journal, Outcome
 
 # Where the toys write; they are not imported here, since they belong to another process.
@@ -70,6 +70,6 @@ def _wrong(outcome: Outcome, times: int) -> str:
 
 
 def _key(number: int) -> Order:
-    placed = traffic.order(number)
+    placed = kinds.order(number)
     [line] = placed["items"]
     return placed["user_id"], line["sku"], line["quantity"]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.dev.system import until
-from tests.faults import traffic
+from tests.faults import kinds, traffic
 from tests.faults.journal import Journal, Outcome
 from tests.faults.traffic import Mix
 
@@ -150,7 +150,7 @@ def test_a_share_is_given_up_and_counts_neither_as_answered_nor_as_failed() -> N
 
 
 def test_no_two_orders_are_the_same() -> None:
-    placed = {json.dumps(traffic.order(number)) for number in range(0, 300_000, 7)}
+    placed = {json.dumps(kinds.order(number)) for number in range(0, 300_000, 7)}
     assert len(placed) == len(range(0, 300_000, 7))
 
 

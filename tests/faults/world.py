@@ -23,7 +23,7 @@ from app.dev.state import Process
 from app.errors import Unavailable
 from tests.dev import system
 from tests.dev.system import Answer, System, until
-from tests.faults import traffic
+from tests.faults import kinds, traffic
 from tests.faults.books import Books
 from tests.faults.traffic import Mix, Traffic
 
@@ -144,13 +144,13 @@ class World(System):
     def under(self, mix: Mix) -> Iterator[Traffic]:
         """Load through the gateway for the length of the block."""
         first, self._next_number = self._next_number, self._next_number + RUN_NUMBERS
-        assert self._next_number <= traffic.ORDERS, "another run would place orders that were placed before"
+        assert self._next_number <= kinds.ORDERS, "another run would place orders that were placed before"
         with traffic.against(self.url, mix, first=first) as load:
             yield load
 
     def stock_up(self) -> None:
         """More of every article than any test orders."""
-        for sku in traffic.SKUS:
+        for sku in kinds.SKUS:
             answer = self.ask(f"/inventory/{sku}", method="PATCH", json_body={"available": PLENTY})
             assert answer.status == 200, answer
 

@@ -1,6 +1,6 @@
 """Runs inside a child: directories that watch one registry, members that renew their leases, and a crowd of records.
 
-``python -m app.lab.bench.crowd --core N --rounds N --seconds S`` prints a JSON array of samples.
+``python -m app.lab.bench.crowd PART --core N --round N --seconds S`` prints a JSON array of samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app import redis_client
 from app import settings as settings_room
 from app.lab import figures
 from app.lab.bench import footing, proc
-from app.lab.bench.fleet import CHANGE, CROWD, INSTANCES, STEADY, WATCHERS
+from app.lab.bench.fleet import CHANGE, CROWD, INSTANCES, PARTS, STEADY, WATCHERS
 from app.lab.bench.serve import bind
 from app.mesh import Instance, Mesh, open_mesh
 from app.mesh.keys import Keys
@@ -29,6 +29,7 @@ from app.mesh.registry import operations
 from app.mesh.registry.record import Load
 from app.mesh.registry.runner import Registry
 from app.settings import Settings
+from app.web.server import calm_collector
 
 _CHANGES = 40
 _APART_SECONDS = 0.05
@@ -44,23 +45,26 @@ Figures = dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m app.lab.bench.crowd")
-    for name, kind in (("core", int), ("rounds", int), ("seconds", float)):
+    parser.add_argument("part", choices=PARTS)
+    for name, kind in (("core", int), ("round", int), ("seconds", float)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     options = parser.parse_args()
     bind(options.core)
-    footing.run(lambda: _measure(options.rounds, options.seconds))
+    # As every process of the mesh does: a full pass over all modules is no part of what is measured.
+    calm_collector()
+    footing.run(lambda: _measure(options.part, options.round, options.seconds))
 
 
-async def _measure(rounds: int, seconds: float) -> None:
-    settings = settings_room.load()
-    samples: list[dict[str, object]] = []
+async def _measure(part: str, number: int, seconds: float) -> None:
+    settings = _apart(settings_room.load(), f"{part}-{number}")
     async with redis_client.open_async(
         settings.redis_url.get_secret_value(), timeout_seconds=_TIMEOUT_SECONDS
     ) as client:
-        for number in range(1, rounds + 1):
-            of_round = await _of_watchers(client, _apart(settings, f"watchers-{number}"), seconds)
-            of_round[CROWD.key] = await _of_crowd(client, _apart(settings, f"crowd-{number}"))
-            samples += [{"subject": key, "round": number, "figures": some} for key, some in of_round.items()]
+        if part == "crowd":
+            found = {CROWD.key: await _of_crowd(client, settings)}
+        else:
+            found = await _of_watchers(client, settings, seconds)
+    samples = [{"subject": key, "round": number, "figures": some} for key, some in found.items()]
     sys.stdout.buffer.write(orjson.dumps(samples))
 
 
@@ -118,6 +122,9 @@ async def _mesh(client: Redis, settings: Settings, ear: _Ear) -> AsyncIterator[M
 async def _changes(client: Redis, settings: Settings, ears: Sequence[_Ear]) -> Figures:
     """From when a change is sent to Redis until the table of each directory has it, over all directories and changes."""
     latencies: list[float] = []
+    # The very first one begins the registry's history, and makes everybody take a snapshot.
+    await _beat(client, settings, *_instances("first", 1))
+    await asyncio.sleep(1.0)
     for who in _instances("changing", _CHANGES):
         sent = time.perf_counter()
         seq = await _beat(client, settings, who)
