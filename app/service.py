@@ -37,7 +37,7 @@ class Service:
         prefixes: the public path prefixes that the gateway sends here, as in ``("/users",)``.
         models: the SQLAlchemy metadata of its own tables, if it has a database.
         migrations: the folder of its Alembic revisions; required with `models`.
-        seed: ``async seed(database)`` puts demo data into an empty database; runs in development only.
+        seed: ``async seed(database, settings)`` puts demo data into an empty database; runs in development only.
         calls: the services that it calls, for pictures and for the start order.
         front: ``front(app, resources)`` wraps the finished ASGI application; only the gateway needs it.
         description: one sentence for the OpenAPI document.
@@ -48,7 +48,7 @@ class Service:
     prefixes: tuple[str, ...] = ()
     models: MetaData | None = None
     migrations: Path | None = None
-    seed: Callable[[Any], Awaitable[None]] | None = None
+    seed: Callable[[Any, Any], Awaitable[None]] | None = None
     calls: tuple[str, ...] = ()
     front: Callable[..., Any] | None = None
     description: str = ""

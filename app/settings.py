@@ -120,6 +120,46 @@ class DataSettings(_Slice):
     statement_timeout_seconds: float = Field(gt=0)
 
 
+class AuthSettings(_Slice):
+    """How tokens are verified, and what a service calls itself when it fetches its own."""
+
+    issuer: str = Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*[^/?#\s])?$")
+    audience: str = Field(pattern=r"^[\x21-\x7e]{1,200}$")
+    leeway_seconds: float = Field(ge=0, le=300)
+    max_token_bytes: int = Field(gt=0)
+    cached_tokens: int = Field(gt=0)
+    keys_seconds: float = Field(gt=0)
+    keys_retry_seconds: float = Field(gt=0)
+    introspection_seconds: float = Field(ge=0)
+    # Fixed public keys in the place of the identity service's: another issuer's, or a test's.
+    jwks_file: Path | None = None
+    # By default the service's own name.
+    client_id: str | None = None
+    # Without it, calls to peers carry no token.
+    client_secret: SecretStr | None = None
+
+
+class IdentitySettings(_Slice):
+    """The authorization server's."""
+
+    algorithm: Literal["ES256", "EdDSA"]
+    access_token_seconds: float = Field(gt=0, le=86_400)
+    refresh_token_seconds: float = Field(gt=0)
+    refresh_grace_seconds: float = Field(ge=0, le=60)
+    code_seconds: float = Field(gt=0, le=600)
+    device_code_seconds: float = Field(gt=0)
+    device_interval_seconds: float = Field(gt=0)
+    session_seconds: float = Field(gt=0)
+    key_days: float = Field(gt=0)
+    key_overlap_seconds: float = Field(gt=0)
+    registration: bool
+    lockout_failures: int = Field(gt=0)
+    lockout_seconds: float = Field(gt=0)
+    lockout_max_seconds: float = Field(gt=0)
+    # Encrypts the signing keys where they are stored.
+    key_secret: SecretStr | None = None
+
+
 class Settings(BaseSettings):
     """Everything that one process may be told."""
 
@@ -170,6 +210,8 @@ class Settings(BaseSettings):
     breaker: BreakerSettings
     serving: ServingSettings
     data: DataSettings
+    auth: AuthSettings
+    identity: IdentitySettings
 
     @classmethod
     def settings_customise_sources(

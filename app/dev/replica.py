@@ -46,7 +46,7 @@ async def _seed(service: Service, url: str, settings: Settings) -> None:
     database = Database(url, settings.data)
     try:
         if service.seed is not None:
-            await service.seed(database)
+            await service.seed(database, settings)
     finally:
         await database.close()
 

@@ -89,7 +89,7 @@ async def _running(name: str, config: Settings) -> AsyncIterator[Running]:
         database = Database(url, SETTINGS)
         stack.push_async_callback(database.close)
         if this.seed is not None:
-            await this.seed(database)
+            await this.seed(database, config)
         listener = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = Process(this, config, address)

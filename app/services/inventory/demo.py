@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.data import Database
 from app.services.inventory.logic import Item
 from app.services.inventory.repository import StockRepository
+from app.settings import Settings
 
 GOODS = (
     Item("coffee-arabica", "Coffee, Arabica beans, 500 g", 5_000),
@@ -22,6 +23,6 @@ GOODS = (
 )
 
 
-async def seed(database: Database) -> None:
+async def seed(database: Database, _: Settings) -> None:
     """Put the demo items into an empty database."""
     await StockRepository(database).fill(GOODS)

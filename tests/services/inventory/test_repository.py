@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app import settings
 from app.data import Database
 from app.errors import InvalidInput
 from app.services.inventory import demo, logic
@@ -202,7 +203,7 @@ async def test_a_reservation_and_its_release_at_once_leave_no_stock_behind(
 
 async def test_demo_items_are_put_into_an_empty_database_only(migrated: Migrate) -> None:
     database = await migrated("inventory")
-    await asyncio.gather(*(demo.seed(database) for _ in range(3)))
+    await asyncio.gather(*(demo.seed(database, settings.load()) for _ in range(3)))
     items = (await StockRepository(database).page(limit=100, cursor=None)).items
     assert tuple(items) == demo.GOODS
     assert [item.sku for item in items if item.available == 0] == ["tea-gyokuro"]

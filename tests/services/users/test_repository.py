@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app import settings
 from app.data import Database
 from app.services.users import demo, logic
 from app.services.users.logic import EmailTaken, User
@@ -90,15 +91,15 @@ async def test_pages_join_up_while_users_come_and_go(users: UserRepository) -> N
 
 
 async def test_demo_users_are_put_into_an_empty_database_only(database: Database, users: UserRepository) -> None:
-    await demo.seed(database)
+    await demo.seed(database, settings.load())
     assert await users.find(7) == User(7, "User7", "user7@example.com", datetime(2026, 1, 1, tzinfo=UTC))
     assert len(await names(users)) == demo.COUNT
     await users.remove(7)
-    await demo.seed(database)
+    await demo.seed(database, settings.load())
     assert await users.find(7) is None
     assert (await add(users, "Ada")).id == demo.COUNT + 1
 
 
 async def test_processes_that_seed_at_once_seed_once(database: Database, users: UserRepository) -> None:
-    await asyncio.gather(*(demo.seed(database) for _ in range(4)))
+    await asyncio.gather(*(demo.seed(database, settings.load()) for _ in range(4)))
     assert await names(users) == [f"User{n}" for n in range(1, demo.COUNT + 1)]
