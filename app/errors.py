@@ -9,6 +9,9 @@
     │   ├── Misdirected 421 misdirected           meant for another instance than the one it reached; nothing was done
     │   ├── TooManyRequests 429 rate_limited      ``retry_after`` says when the next one is welcome
     │   └── InvalidInput 422 invalid_input    it can be read, and breaks a rule; ``errors`` names the fields
+    ├── Unauthorized 401 unauthorized         nobody has said who asks
+    │   └── InvalidToken 401 invalid_token        or in a way that is not believed
+    ├── Forbidden 403 forbidden               it is known who asks, and they may not
     ├── NotFound 404 not_found
     ├── Conflict 409 conflict                 the state forbids it (out of stock, duplicate)
     ├── Unavailable 503 unavailable           try again later: ``retry_after`` says when
@@ -57,6 +60,11 @@ class PlatformError(Exception):
         self.retry_after = retry_after
         self.extensions = dict(extensions or {})
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer says besides its body."""
+        return {}
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.code}: {self.detail}>"
 
@@ -102,6 +110,45 @@ class InvalidInput(BadInput):
 
     def __init__(self, detail: str = "", *, errors: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(detail, extensions={"errors": list(errors)} if errors else None)
+
+
+class Unauthorized(PlatformError):
+    """Nobody has said who asks. ``WWW-Authenticate`` says how to (RFC 6750, 3)."""
+
+    status, code, title = 401, "unauthorized", "Who asks is not known"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="mesh"'}
+
+
+class InvalidToken(Unauthorized):
+    """A token is there and is not believed; `detail` says why, in plain ASCII without quotes."""
+
+    code, title = "invalid_token", "The token is not valid"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": f'Bearer realm="mesh", error="invalid_token", error_description="{self.detail}"'}
+
+
+class Forbidden(PlatformError):
+    """It is known who asks, and they may not.
+
+    Args:
+        scopes: with which a token might do, if more scopes would help.
+    """
+
+    status, code, title = 403, "forbidden", "Not allowed"
+
+    def __init__(self, detail: str = "", *, scopes: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.scopes = tuple(scopes)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        wanted = f', scope="{" ".join(self.scopes)}"' if self.scopes else ""
+        return {"WWW-Authenticate": f'Bearer realm="mesh", error="insufficient_scope"{wanted}'}
 
 
 class NotFound(PlatformError):

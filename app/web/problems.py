@@ -107,7 +107,7 @@ def _document(
 
 
 def _headers(error: PlatformError) -> dict[str, str]:
-    headers = {"Content-Type": CONTENT_TYPE}
+    headers = {"Content-Type": CONTENT_TYPE, **error.headers}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return headers
