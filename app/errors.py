@@ -22,6 +22,7 @@
     │       ├── NoInstance 503 no_instance         nobody is registered and ready
     │       ├── PeerUnreachable 503 peer_unreachable   refused, reset or cut; ``sent`` tells if it may have arrived
     │       ├── CircuitOpen 503 circuit_open       rejected here, without a call, while the peer recovers
+    │       ├── NoCredentials 503 no_credentials   the issuer gives us no token for that peer
     │       ├── DeadlineExceeded 504 deadline_exceeded
     │       └── BadReply 502 bad_reply             a peer answered what its contract does not allow
     └── Misconfigured 500 misconfigured       a setting or a service definition is wrong: refuse to start
@@ -205,6 +206,12 @@ class CircuitOpen(MeshError):
     """Rejected without a call: a rejection is no failure of the peer's. ``retry_after`` says when probes begin."""
 
     code, title = "circuit_open", "Circuit breaker open"
+
+
+class NoCredentials(MeshError):
+    """The issuer gives us no token for that peer; nothing was sent."""
+
+    code, title = "no_credentials", "No credentials for a peer"
 
 
 class DeadlineExceeded(MeshError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,18 +11,24 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 
 from app import redis_client
+from app.auth.assembly import Auth, open_auth
+from app.auth.issuer import Send
 from app.data import Database
 from app.errors import PlatformError
 from app.mesh import Mesh, open_mesh
 from app.mesh.cache import Cache, open_cache
-from app.mesh.coordination import Coordination, open_line
+from app.mesh.coordination import Board, Coordination, open_board, open_line
 from app.mesh.keys import Keys
-from app.service import Service
+from app.service import GATEWAY, IDENTITY, Service
 from app.settings import Settings
 from app.telemetry import MeshMetrics, Metrics
 
 # Nobody waits long for Redis: what needs it goes on without, and says so.
 _REDIS_TIMEOUT_SECONDS = 0.25
+
+# The board on which identity says which sessions have ended.
+_REVOKED = "revoked-sessions"
+_ISSUER_SECONDS = 5.0
 
 
 class Admission(Protocol):
@@ -55,6 +62,8 @@ class Resources:
     observer: MeshMetrics
     cache: Cache
     coordination: Coordination
+    auth: Auth
+    revoked_sessions: Board
     admission: Admission | None = None
     # What the management view shows besides, by the name that it has there.
     rooms: Mapping[str, Described] = field(default_factory=dict)
@@ -120,10 +129,41 @@ async def open_resources(
         cache = await stack.enter_async_context(
             open_cache(line=line, watch=watch, keys=keys, settings=settings.cache, observer=observer)
         )
-        rooms: dict[str, Described] = {"calls": mesh, "cache": cache, "coordination": coordination}
-        yield Resources(
-            settings, service, redis, database, mesh, metrics, observer, cache, coordination, admission, rooms
+        watch = redis_client.open_watch(redis_url, block_seconds=settings.cache.watch_seconds)
+        board = await stack.enter_async_context(
+            open_board(_REVOKED, line=line, watch=watch, keys=keys, block_seconds=settings.cache.watch_seconds)
         )
+        auth = await stack.enter_async_context(
+            open_auth(
+                settings.auth,
+                service=service.name,
+                issuer=IDENTITY,
+                send=_to_issuer(mesh),
+                keys_file=settings.data_dir / "cache" / f"{service.name}.jwks",
+            )
+        )
+        board.listen(auth.revocations.heard)
+        # The gateway hands on what its clients say of themselves, and nothing of its own.
+        mesh.credentials = auth.outbound if service.name != GATEWAY else None
+        rooms: dict[str, Described] = {
+            "calls": mesh, "cache": cache, "coordination": coordination, "auth": auth, "revoked_sessions": board,
+        }  # fmt: skip
+        yield Resources(
+            settings, service, redis, database, mesh, metrics, observer, cache, coordination, auth, board, admission,
+            rooms,
+        )  # fmt: skip
+
+
+def _to_issuer(mesh: Mesh) -> Send:
+    async def send(method: str, path: str, content: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        # A token that was made twice does no harm, so any of these may be repeated.
+        reply = await mesh.request(
+            method, IDENTITY, path, content=content or None, headers=headers, timeout=_ISSUER_SECONDS,
+            idempotency_key=uuid.uuid4().hex,
+        )  # fmt: skip
+        return reply.status, reply.body
+
+    return send
 
 
 def _in_flight(metrics: Metrics) -> Callable[[], int]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the supervisor reads service definitions, and starts sooner
 
 SERVICES_PACKAGE = "app.services"
 GATEWAY = "gateway"
+# The authorization server: the one that all the others believe.
+IDENTITY = "identity"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PREFIX = re.compile(r"(/[a-z0-9._~-]+)+")
@@ -40,6 +42,7 @@ class Service:
         seed: ``async seed(database, settings)`` puts demo data into an empty database; runs in development only.
         calls: the services that it calls, for pictures and for the start order.
         front: ``front(app, resources)`` wraps the finished ASGI application; only the gateway needs it.
+        callers: the only services that may call its routes, besides the public ones; empty for any.
         description: one sentence for the OpenAPI document.
     """
 
@@ -51,6 +54,7 @@ class Service:
     seed: Callable[[Any, Any], Awaitable[None]] | None = None
     calls: tuple[str, ...] = ()
     front: Callable[..., Any] | None = None
+    callers: tuple[str, ...] = ()
     description: str = ""
 
     def __post_init__(self) -> None:

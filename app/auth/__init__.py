@@ -10,6 +10,8 @@
     revocations.py   sessions that have ended before their tokens
     introspection.py the issuer's own word on a token (RFC 7662), for routes that ask for it
     outbound.py      tokens for calls to peers: our own, or in the name of a user (RFC 8693)
+    issuer.py        the issuer, as we see it: its keys, its tokens, its word
+    bearer.py        the token of the request that is being served
     assembly.py      all of it put together for one process
 
 It knows neither Flask's request, nor the mesh, nor a database: what it needs of them is handed to it as callables.

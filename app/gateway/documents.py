@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from app.auth import public
 from app.errors import NotFound
 from app.service import GATEWAY
 from app.web import mesh
 from app.web.health import page
 
-documents = Blueprint("documents", __name__)
+documents = public(Blueprint("documents", __name__))
 
 _TIMEOUT_SECONDS = 5.0
 

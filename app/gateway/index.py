@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from app.auth import public
 from app.mesh import Instance
 from app.web import API, mesh
 
-api = API("index", __name__, prefix="", tag="gateway")
+api = public(API("index", __name__, prefix="", tag="gateway"))
 
 
 class Prefix(BaseModel):

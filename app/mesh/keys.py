@@ -21,6 +21,8 @@ All keys of one namespace share one hash tag, so that scripts run on a cluster t
     lock:<name>             string  who holds the lease of that name                            TTL: the lease
     fence:<name>            string  the last fencing token given with it                        TTL 7 days
     job:<name>              string  lives until that periodic job is due                        TTL: its period
+    board:<name>            zset    notice → until when it stands, ms of the epoch              TTL 1 day
+    board:<name>:log        stream  one entry per posting                                       TTL 1 day, MAXLEN
     rate:<name>:<caller>    string  when that caller's bucket will be full, us of Redis's TIME  TTL: until then
 
 Every heartbeat renews the day; members within it live by their leases, which ``sweep`` ends (rules: by an operator's
@@ -117,6 +119,12 @@ class Keys:
 
     def job(self, name: str) -> str:
         return f"{self.prefix}job:{_bounded(name)}"
+
+    def board(self, name: str) -> str:
+        return f"{self.prefix}board:{_bounded(name)}"
+
+    def board_log(self, name: str) -> str:
+        return f"{self.prefix}board:{_bounded(name)}:log"
 
     def rate(self, name: str, caller_digest: str) -> str:
         return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"

@@ -14,6 +14,7 @@
     health     /livez /readyz /metrics /openapi.json /docs
     management /_mesh, for operators
     current    database, mesh, cache and coordination, as proxies
+    guarding   who may: the rules of the routes, enforced before the views
     decorating how a decorator stands for a view, async or plain
     caching    @cached and @cached_view
     kept       a whole answer as bytes, and whether it may be kept
@@ -32,9 +33,10 @@ from app.web.bridge import AsyncFlask, await_
 from app.web.caching import cached, cached_view
 from app.web.coordinating import mesh_lock, rate_limited
 from app.web.current import cache, coordination, database, mesh, resources
+from app.web.guarding import demand, may, principal
 from app.web.openapi import API, Problem
 
 __all__ = [
-    "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "database", "mesh",
-    "mesh_lock", "rate_limited", "resources",
+    "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "database", "demand",
+    "may", "mesh", "mesh_lock", "principal", "rate_limited", "resources",
 ]  # fmt: skip

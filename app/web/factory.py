@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from flask import request
@@ -11,7 +12,7 @@ from werkzeug.routing import IntegerConverter
 from app.resources import Resources
 from app.service import Service
 from app.settings import Settings
-from app.web import problems
+from app.web import guarding, problems
 from app.web.current import EXTENSION
 from app.web.health import health
 from app.web.management import management
@@ -27,12 +28,25 @@ class _BoundedInteger(IntegerConverter):
 class ServiceApp(DocumentedFlask):
     """The Flask application of one service."""
 
+    # Who may do what, by endpoint and method; made when all routes are there.
+    rules: guarding.Rules = MappingProxyType({})
+
     def preprocess_request(self) -> Any:
-        rule = request.url_rule
+        route = request.url_rule
+        if route is None:
+            return super().preprocess_request()
         scope = request.environ.get("asgi.scope")
-        if rule is not None and scope is not None:
-            scope["route"] = rule.rule  # metrics and logs go by the route: the paths are without number
-        return super().preprocess_request()
+        if scope is not None:
+            scope["route"] = route.rule  # metrics and logs go by the route: the paths are without number
+        guarding.identify()
+        rule = self.rules.get((route.endpoint, request.method))
+        # No rule is only where Flask itself answers: OPTIONS.
+        if rule is not None:
+            guarding.admit(rule)
+        answer = super().preprocess_request()
+        # Flask-Principal's own hook, where it is installed, knows nothing of tokens.
+        guarding.fill_identity()
+        return answer
 
 
 def create_app(service: Service, settings: Settings) -> ServiceApp:
@@ -58,6 +72,7 @@ def create_app(service: Service, settings: Settings) -> ServiceApp:
             app.register_blueprint(blueprint)
     app.register_blueprint(health)
     app.register_blueprint(management)
+    app.rules = guarding.rules_of(app, service)
     return app
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, current_app, send_from_directory
 
+from app.auth import public
 from app.web.current import resources
 
-health = Blueprint("health", __name__)
+health = public(Blueprint("health", __name__))
 
 # Swagger UI comes in a Python package, so the page works without the internet.
 _SWAGGER = str(files("flask_openapi_swagger") / "templates" / "swagger")

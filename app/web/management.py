@@ -14,13 +14,15 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, abort, request
 
+from app.auth import public
 from app.mesh.registry import rules
 from app.mesh.registry.directory import Directory
 from app.resources import Resources
 from app.settings import Settings
 from app.web.current import resources
 
-management = Blueprint("management", __name__)
+# It has a guard of its own, and to all others it is not there.
+management = public(Blueprint("management", __name__))
 
 _SCHEME = "Bearer "
 

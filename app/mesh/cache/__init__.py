@@ -22,8 +22,7 @@ entry       one value and its times
 fence       what was invalidated while something was being loaded
 codec       plain data as JSON, bytes as they are
 remote      the tier in Redis; scripts/ has the atomic steps, in Lua
-announcer   sends invalidations, coalesced
-watch       hears those of others
+announcer   sends invalidations, coalesced; those of others come by `app.mesh.coordination.watch`
 assembly    `open_cache`: puts them together
 
 What holds: this process serves no value older than an invalidation that it has made or heard of; Redis takes none that

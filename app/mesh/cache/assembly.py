@@ -10,8 +10,8 @@ import redis.asyncio
 from app.mesh.cache.cache import Cache
 from app.mesh.cache.remote import Remote
 from app.mesh.cache.shelf import Shelf
-from app.mesh.cache.watch import Watch
 from app.mesh.coordination.line import Line
+from app.mesh.coordination.watch import Watch
 from app.mesh.keys import Keys
 from app.mesh.observer import Observer
 from app.settings import CacheSettings

@@ -18,8 +18,8 @@ from app.mesh.cache.making import Maker
 from app.mesh.cache.plan import Loader, Plan, Seconds, check_key, check_tags, names, seconds
 from app.mesh.cache.remote import EVERYTHING, KEY, TAG, Remote
 from app.mesh.cache.shelf import Shelf
-from app.mesh.cache.watch import Watch
 from app.mesh.cache.writing import Writer
+from app.mesh.coordination.watch import Watch
 from app.mesh.observer import NullObserver, Observer
 from app.mesh.registry.directory import cancelled
 from app.settings import CacheSettings

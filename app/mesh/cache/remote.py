@@ -19,8 +19,9 @@ from app.settings import CacheSettings
 
 _log = telemetry.log("mesh.cache")
 
+_PRELUDES = (lines.ANNOUNCE, ("app.mesh.cache", "prelude"))
 _CLAIM, _STORE, _PUT, _INVALIDATE = (
-    lines.load("app.mesh.cache", name, prelude="prelude") for name in ("claim", "store", "put", "invalidate")
+    lines.load("app.mesh.cache", name, *_PRELUDES) for name in ("claim", "store", "put", "invalidate")
 )
 _RELEASE = lines.load("app.mesh.coordination", "release")
 

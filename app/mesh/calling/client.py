@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack, cast
 
 from app.context import Priority
 from app.deadline import Deadlines
@@ -32,6 +32,25 @@ from app.settings import ClientSettings, ServiceCallSettings
 _UNTUNED = ServiceCallSettings()
 
 
+_AUTHORIZATION = "authorization"
+
+
+class Credentials(Protocol):
+    """Tokens by which peers know who calls."""
+
+    def wanted(self, service: str) -> bool:
+        """Whether calls to `service` carry one: all but those to whoever gives them."""
+
+    def at_hand(self, service: str, *, as_user: bool) -> str | None:
+        """A token for `service`, if it costs no waiting. Raises: NoCredentials."""
+
+    async def fetch(self, service: str, *, as_user: bool) -> str:
+        """A token for `service`. Raises: NoCredentials."""
+
+    def refused(self, service: str, token: str) -> None:
+        """`service` does not believe this token."""
+
+
 class Options(TypedDict, total=False):
     """Keyword arguments that every verb hands to `Mesh.request`, which says what they mean."""
 
@@ -46,6 +65,7 @@ class Options(TypedDict, total=False):
     share: bool
     fallback: Fallback | None
     stale_seconds: float | None
+    as_user: bool
     explain: Trace | None
 
 
@@ -72,6 +92,8 @@ class Mesh:
         rng: random.Random | None = None,
     ) -> None:
         self.directory, self.membership, self.balancer = directory, membership, balancer
+        # Set by whoever opens the process's resources; None: calls carry what their callers give them.
+        self.credentials: Credentials | None = None
         self._targets, self._clock = targets, clock
         self._attempts = Attempts(
             caller=membership.instance.service,
@@ -146,6 +168,7 @@ class Mesh:
         share: bool = False,
         fallback: Fallback | None = None,
         stale_seconds: float | None = None,
+        as_user: bool = False,
         explain: Trace | None = None,
     ) -> Coroutine[Any, Any, Reply]:
         """Call `service` and read its whole reply, whatever its status.
@@ -168,9 +191,12 @@ class Mesh:
             fallback: gives a reply in the place of a failure (a `MeshError`, which it is given, or 500, 502, 503, 504).
             stale_seconds: the last good reply to the same GET stands in for a failure if it is no older; before
                 `fallback`. None for what the settings say of the service.
+            as_user: call in the name of the user whose request is being served here, by token exchange (RFC 8693), and
+                not in our own. With an Authorization header of the caller's, neither is done.
             explain: is told how the answer came about.
 
         Raises:
+            NoCredentials: the issuer gives us no token for `service`.
             NoInstance: nobody is registered and ready.
             CircuitOpen: rejected at once: the service has failed too often.
             PeerUnreachable: refused or cut, and it was not safe, or no use, to try again.
@@ -192,9 +218,12 @@ class Mesh:
             sticky=sticky,
             trace=explain,
         )
+        wishes = None
         if hedge or share or fallback is not None or stale_seconds or service in self._tuned:
-            return self._extras.run(call, self._wished(call, hedge, share, fallback, stale_seconds))
-        return self._attempts.run(call)
+            wishes = self._wished(call, hedge, share, fallback, stale_seconds)
+        if self._lacks_token(call):
+            return self._run_authorized(call, wishes, as_user=as_user)
+        return self._run(call, wishes)
 
     @asynccontextmanager
     async def stream(
@@ -209,6 +238,7 @@ class Mesh:
         attempt_timeout: float | None = None,
         priority: Priority | None = None,
         sticky: str | None = None,
+        as_user: bool = False,
         explain: Trace | None = None,
     ) -> AsyncIterator[StreamedReply]:
         """Call `service` and hand its reply through as it comes: not decoded, not capped, duplicates kept.
@@ -230,6 +260,8 @@ class Mesh:
             sticky=sticky,
             trace=explain,
         )
+        if self._lacks_token(call):
+            await self._authorize(call, as_user=as_user)
         pick, exchange = await self._attempts.open(call)
         idle_seconds = call.deadline - call.started_at
         try:
@@ -237,6 +269,34 @@ class Mesh:
         finally:
             exchange.close()
             pick.release()
+
+    def _run(self, call: Call, wishes: Wishes | None) -> Coroutine[Any, Any, Reply]:
+        return self._attempts.run(call) if wishes is None else self._extras.run(call, wishes)
+
+    async def _run_authorized(self, call: Call, wishes: Wishes | None, *, as_user: bool) -> Reply:
+        token = await self._authorize(call, as_user=as_user)
+        reply = await self._run(call, wishes)
+        if reply.status == 401 and self.credentials is not None:
+            self.credentials.refused(call.service, token)
+        return reply
+
+    def _lacks_token(self, call: Call) -> bool:
+        return (
+            self.credentials is not None
+            and self.credentials.wanted(call.service)
+            and not _has_authorization(call.headers)
+        )
+
+    async def _authorize(self, call: Call, *, as_user: bool) -> str:
+        """Put a token of ours, or in the user's name, into the call's headers. Raises: NoCredentials."""
+        credentials = cast(Credentials, self.credentials)
+        token = credentials.at_hand(call.service, as_user=as_user)
+        if token is None:
+            token = await credentials.fetch(call.service, as_user=as_user)
+        carried = (_AUTHORIZATION, f"Bearer {token}")
+        given = call.headers or {}
+        call.headers = [*given, carried] if isinstance(given, list) else {**given, carried[0]: carried[1]}
+        return token
 
     def _wished(
         self, call: Call, hedge: bool | None, share: bool, fallback: Fallback | None, stale_seconds: float | None
@@ -262,3 +322,8 @@ class Mesh:
             "flights": len(self._extras.flights),
             "stale_replies": len(self._extras.shelf),
         }
+
+
+def _has_authorization(headers: Any) -> bool:
+    names = (name for name, _ in headers) if isinstance(headers, list) else headers or ()
+    return any(name.lower() == _AUTHORIZATION for name in names)

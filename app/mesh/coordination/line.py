@@ -62,11 +62,15 @@ class Script:
     sha: str
 
 
+# What scripts that tell other processes begin with, so that nobody misses what is said.
+ANNOUNCE = ("app.mesh.coordination", "announce")
+
+
 @cache
-def load(package: str, name: str, *, prelude: str | None = None) -> Script:
-    """The script `name` of the folder ``scripts`` of `package`, behind the script `prelude` if there is one."""
-    folder = resources.files(package) / "scripts"
-    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in (prelude, name) if part)
+def load(package: str, name: str, *preludes: tuple[str, str]) -> Script:
+    """The script `name` of the folder ``scripts`` of `package`, behind `preludes`: pairs of package and name."""
+    parts = (*preludes, (package, name))
+    source = "".join((resources.files(home) / "scripts" / f"{part}.lua").read_text("utf-8") for home, part in parts)
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from app.auth import callers, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
 from app.services.inventory import logic
@@ -27,8 +28,13 @@ api = API("inventory", __name__, prefix="/inventory", tag="inventory")
 _stock = StockRepository(database)
 _reservations = ReservationRepository(database)
 
+_MAY_WRITE = requires("inventory:write")
+# Stock is taken by orders alone; who mends something by hand needs the scope for it.
+_MAY_RESERVE = callers("orders") | requires("inventory:reserve")
+
 
 @api.get("", responses={200: ItemPage})
+@public
 async def browse(query: PageQuery) -> tuple[ItemPage, int, dict[str, str]]:
     """List items, by sku."""
     page = await _stock.page(limit=query.limit, cursor=query.cursor)
@@ -36,6 +42,7 @@ async def browse(query: PageQuery) -> tuple[ItemPage, int, dict[str, str]]:
 
 
 @api.post("", responses={201: ItemOut})
+@_MAY_WRITE
 async def create(body: NewItem) -> tuple[ItemOut, int, dict[str, str]]:
     """Create an item."""
     item = Item(body.sku, body.name, body.available)
@@ -44,24 +51,28 @@ async def create(body: NewItem) -> tuple[ItemOut, int, dict[str, str]]:
 
 
 @api.get("/<sku>", responses={200: ItemOut})
+@public
 async def read(path: ItemPath) -> ItemOut:
     """Read one item."""
     return ItemOut.model_validate(await logic.read(path.sku, _stock))
 
 
 @api.put("/<sku>", responses={200: ItemOut})
+@_MAY_WRITE
 async def replace(path: ItemPath, body: ItemIn) -> ItemOut:
     """Replace an item; the sku stays."""
     return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(), _stock))
 
 
 @api.patch("/<sku>", responses={200: ItemOut})
+@_MAY_WRITE
 async def change(path: ItemPath, body: ItemChanges) -> ItemOut:
     """Change a part of an item."""
     return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(exclude_unset=True), _stock))
 
 
 @api.delete("/<sku>", responses={204: None})
+@_MAY_WRITE
 async def remove(path: ItemPath) -> tuple[str, int]:
     """Remove an item that nobody has reserved."""
     await logic.remove(path.sku, _stock)
@@ -69,6 +80,7 @@ async def remove(path: ItemPath) -> tuple[str, int]:
 
 
 @api.post("/reservations", responses={201: ReservationOut, 200: ReservationOut})
+@_MAY_RESERVE
 async def reserve(body: NewReservation) -> tuple[ReservationOut, int, dict[str, str]]:
     """Reserve several items: all or nothing. Repeating it with the same order_ref changes nothing (200)."""
     lines = [Line(line.sku, line.quantity) for line in body.items]
@@ -78,12 +90,14 @@ async def reserve(body: NewReservation) -> tuple[ReservationOut, int, dict[str, 
 
 
 @api.get("/reservations/<order_ref>", responses={200: ReservationOut})
+@_MAY_RESERVE
 async def read_reservation(path: ReservationPath) -> ReservationOut:
     """Read one reservation."""
     return ReservationOut.model_validate(await logic.read_reservation(path.order_ref, _reservations))
 
 
 @api.delete("/reservations/<order_ref>", responses={204: None})
+@_MAY_RESERVE
 async def release(path: ReservationPath) -> tuple[str, int]:
     """Give back what was reserved. Repeating it changes nothing."""
     await _reservations.release(path.order_ref, datetime.now(UTC))

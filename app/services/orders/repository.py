@@ -26,6 +26,12 @@ class OrderRepository:
         found = await self._read(select(orders).where(orders.c.id == order_id))
         return found[0] if found else None
 
+    async def owner(self, order_id: int) -> int | None:
+        """The id of the user whose order it is; None if there is no such order."""
+        async with self._database.reading() as session:
+            found: int | None = await session.scalar(select(orders.c.user_id).where(orders.c.id == order_id))
+        return found
+
     async def page(self, *, limit: int, cursor: str | None, user_id: int | None) -> Page[Order]:
         """The visible orders after `cursor`, by id, of one user or of all. Raises InvalidInput for a malformed cursor."""
         query = select(orders).where(orders.c.id > pagination.after_id(cursor), orders.c.state.in_(VISIBLE))

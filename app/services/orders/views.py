@@ -5,14 +5,16 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, datetime
 
+from app.auth import owner, requires
 from app.data import pagination
+from app.errors import Forbidden
 from app.services.orders import logic
 from app.services.orders.logic import Draft, Line
 from app.services.orders.peers import MeshInventory, MeshUsers
 from app.services.orders.recovery import Policy, Recovery
 from app.services.orders.repository import OrderRepository
 from app.services.orders.schemas import NewOrder, OrderOut, OrderPage, OrderPath, OrderQuery
-from app.web import API, database, mesh
+from app.web import API, database, demand, may, mesh, principal
 
 api = API("orders", __name__, prefix="/orders", tag="orders")
 
@@ -21,18 +23,33 @@ _users = MeshUsers(mesh)
 _inventory = MeshInventory(mesh)
 _recovery = Recovery(Policy())
 
+_ADMIN = requires("orders:admin")
+_MAY_ORDER = requires("orders:write") & owner(of="user_id") | _ADMIN
+
+
+async def _owner_of(order_id: int) -> int | None:
+    return await _orders.owner(order_id)
+
+
+_MAY_READ = requires("orders:read") & owner(of=_owner_of) | _ADMIN
+_MAY_CANCEL = requires("orders:write") & owner(of=_owner_of) | _ADMIN
+
 
 @api.get("", responses={200: OrderPage})
+@(requires("orders:read") | _ADMIN)
 async def browse(query: OrderQuery) -> tuple[OrderPage, int, dict[str, str]]:
-    """List orders, by id; of one user or of all."""
-    page = await _orders.page(limit=query.limit, cursor=query.cursor, user_id=query.user_id)
+    """List orders, by id: one's own; administrators those of one user or of all."""
+    user_id = query.user_id if may(_ADMIN) else _oneself(query.user_id)
+    page = await _orders.page(limit=query.limit, cursor=query.cursor, user_id=user_id)
     links = pagination.links("/orders", page, limit=query.limit, user_id=query.user_id)
     return OrderPage.model_validate(page), 200, links
 
 
 @api.post("", responses={201: OrderOut})
+@(requires("orders:write") | _ADMIN)
 async def place(body: NewOrder) -> tuple[OrderOut, int, dict[str, str]]:
-    """Place an order: its user must exist, and all of its items are reserved, or none."""
+    """Place an order for oneself: its user must exist, and all of its items are reserved, or none."""
+    demand(_MAY_ORDER, user_id=body.user_id)
     now = datetime.now(UTC)
     lines = tuple(Line(line.sku, line.quantity) for line in body.items)
     order = await logic.place(Draft(body.user_id, lines, uuid.uuid4().hex, now), _users, _orders, _inventory)
@@ -41,19 +58,30 @@ async def place(body: NewOrder) -> tuple[OrderOut, int, dict[str, str]]:
 
 
 @api.get("/<int:order_id>", responses={200: OrderOut})
+@_MAY_READ
 async def read(path: OrderPath) -> OrderOut:
     """Read one order."""
     return OrderOut.model_validate(await logic.read(path.order_id, _orders))
 
 
 @api.post("/<int:order_id>/cancel", responses={200: OrderOut})
+@_MAY_CANCEL
 async def cancel(path: OrderPath) -> OrderOut:
     """Cancel an order and give its stock back. Repeating it changes nothing."""
     return OrderOut.model_validate(await logic.cancel(path.order_id, _orders, _inventory))
 
 
 @api.delete("/<int:order_id>", responses={204: None})
+@_MAY_CANCEL
 async def remove(path: OrderPath) -> tuple[str, int]:
     """Cancel an order, without an answer; it stays readable."""
     await logic.cancel(path.order_id, _orders, _inventory)
     return "", 204
+
+
+def _oneself(asked: int | None) -> int:
+    """The user who asks, and may ask for nobody else's. Raises: Forbidden."""
+    asking = principal()
+    if asking is None or asking.is_client or not asking.subject.isdecimal() or asked not in (None, int(asking.subject)):
+        raise Forbidden("One may list one's own orders", scopes=_ADMIN.scopes)
+    return int(asking.subject)

@@ -35,11 +35,18 @@ class UserChanges(Body):
     email: Email = fields.left_out()
 
 
-class UserOut(BaseModel):
+class Profile(BaseModel):
+    """What everybody may know of a user."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: int
     name: str
+
+
+class UserOut(Profile):
+    """All of it: for the user, and for administrators."""
+
     email: str
     created_at: datetime
 

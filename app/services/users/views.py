@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from app.auth import owner, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
 from app.services.users import logic
 from app.services.users.repository import UserRepository
-from app.services.users.schemas import UserChanges, UserIn, UserOut, UserPage, UserPath
-from app.web import API, database
+from app.services.users.schemas import Profile, UserChanges, UserIn, UserOut, UserPage, UserPath
+from app.web import API, database, may
 
 api = API("users", __name__, prefix="/users", tag="users")
 
 _users = UserRepository(database)
 
+_ADMIN = requires("users:admin")
+_MAY_READ = requires("users:read") & owner(of="user_id") | _ADMIN
+_MAY_WRITE = requires("users:write") & owner(of="user_id") | _ADMIN
+
 
 @api.get("", responses={200: UserPage})
+@_ADMIN
 async def browse(query: PageQuery) -> tuple[UserPage, int, dict[str, str]]:
     """List users, by id."""
     page = await _users.page(limit=query.limit, cursor=query.cursor)
@@ -24,6 +30,7 @@ async def browse(query: PageQuery) -> tuple[UserPage, int, dict[str, str]]:
 
 
 @api.post("", responses={201: UserOut})
+@_ADMIN
 async def create(body: UserIn) -> tuple[UserOut, int, dict[str, str]]:
     """Create a user."""
     user = await logic.register(_users, name=body.name, email=body.email, now=datetime.now(UTC))
@@ -31,18 +38,22 @@ async def create(body: UserIn) -> tuple[UserOut, int, dict[str, str]]:
 
 
 @api.get("/<int:user_id>", responses={200: UserOut})
-async def read(path: UserPath) -> UserOut:
-    """Read one user."""
-    return UserOut.model_validate(await logic.read(path.user_id, _users))
+@public
+async def read(path: UserPath) -> UserOut | Profile:
+    """Read one user: everybody the name, the user and administrators all of it."""
+    user = await logic.read(path.user_id, _users)
+    return UserOut.model_validate(user) if may(_MAY_READ) else Profile.model_validate(user)
 
 
 @api.put("/<int:user_id>", responses={200: UserOut})
+@_MAY_WRITE
 async def replace(path: UserPath, body: UserIn) -> UserOut:
     """Replace a user; the id and the time of creation stay."""
     return UserOut.model_validate(await logic.change(path.user_id, body.model_dump(), _users))
 
 
 @api.patch("/<int:user_id>", responses={200: UserOut})
+@_MAY_WRITE
 async def change(path: UserPath, body: UserChanges) -> UserOut:
     """Change a part of a user."""
     changes = body.model_dump(exclude_unset=True)
@@ -50,6 +61,7 @@ async def change(path: UserPath, body: UserChanges) -> UserOut:
 
 
 @api.delete("/<int:user_id>", responses={204: None})
+@_MAY_WRITE
 async def remove(path: UserPath) -> tuple[str, int]:
     """Remove a user."""
     await logic.remove(path.user_id, _users)

@@ -73,11 +73,3 @@ local function encode(kind, stamp, made, fresh, usable, cost, tags)
     k = kind, s = stamp, m = int(made), e = int(fresh), u = int(usable), d = cost, t = tags,
   }) .. '\n'
 end
-
--- One entry of the log: who invalidates what, and the entry before it, so that a reader sees a gap.
-local function announce(log, length, life, origin, names)
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  redis.call('XADD', log, 'MAXLEN', '~', length, '*',
-    'prev', last[1] and last[1][1] or '0-0', 'origin', origin, 'names', cjson.encode(names))
-  redis.call('PEXPIRE', log, life)
-end

@@ -1,12 +1,12 @@
-"""Hears what other processes invalidate: reads the log with ``XREAD BLOCK`` on a connection of its own.
+"""Hears what other processes say: reads a log of theirs with ``XREAD BLOCK`` on a connection of its own.
 
     LOST ── last entry of the log read ──► WATCHING ── an entry ──► told to the listener
       ▲                                      │
       └── no answer, cut off, or a gap ──────┘
 
 Every entry names the one before it, and a block that ends without one looks whether the last entry is still ours: a log
-that was flushed, trimmed past us or taken from a stale replica shows as a gap, after which everything in this process
-counts as invalidated. A connection that dies without a word is found out after one block at the latest.
+that was flushed, trimmed past us or taken from a stale replica shows as a gap, after which the listener must not rely on what
+it has heard. A connection that dies without a word is found out after one block at the latest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app import redis_client, telemetry
 from app.mesh.balancing.backoff import out_seconds
 from app.mesh.registry.directory import cancelled
 
-_log = telemetry.log("mesh.cache.watch")
+_log = telemetry.log("mesh.watch")
 
 _BATCH = 100
 _AGAIN_SECONDS = (0.05, 2.0)
@@ -34,7 +34,7 @@ class Listener(Protocol):
     """Who wants to know; called on the loop."""
 
     def heard(self, names: Sequence[str]) -> None:
-        """Another process has invalidated `names`."""
+        """Another process has said `names`."""
 
     def watching(self, *, on: bool) -> None:
         """From here on everything is heard; or nothing is."""
@@ -70,13 +70,13 @@ class Watch:
 
     def start(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._live(None), name="mesh.cache.watch")
+            self._task = asyncio.create_task(self._live(None), name="mesh.watch")
 
     def doubt(self) -> None:
         """Redis does not answer others: begin anew, rather than believe in a connection that says nothing."""
         if self._on:
             self._turn(on=False)
-            self._task = asyncio.create_task(self._live(self._task), name="mesh.cache.watch")
+            self._task = asyncio.create_task(self._live(self._task), name="mesh.watch")
 
     async def aclose(self) -> None:
         if self._task is not None:
@@ -94,13 +94,13 @@ class Watch:
                 self._turn(on=True)
                 while await self._step():
                     pass
-                _log.warning("cache invalidations have a gap")
+                _log.warning("log has a gap", log=self._key)
             except _AWAY as error:
                 if self._on or not failures:
-                    _log.warning("cache invalidations are not heard", reason=type(error).__name__)
+                    _log.warning("log is not heard", log=self._key, reason=type(error).__name__)
                 failures += 1
             except Exception:  # noqa: BLE001  # a defect in one entry must not end the watch for ever
-                _log.exception("cache watch failed")
+                _log.exception("watch failed", log=self._key)
                 failures += 1
             self._turn(on=False)
             if failures:
