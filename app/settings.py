@@ -5,18 +5,22 @@ Rooms get their slice as an argument (``settings.registry``); none of them reads
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import Misconfigured
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = ROOT / "config"
+
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 class _Slice(BaseModel):
@@ -127,16 +131,26 @@ class AuthSettings(_Slice):
     audience: str = Field(pattern=r"^[\x21-\x7e]{1,200}$")
     leeway_seconds: float = Field(ge=0, le=300)
     max_token_bytes: int = Field(gt=0)
-    cached_tokens: int = Field(gt=0)
+    cached_tokens: int = Field(ge=0)
     keys_seconds: float = Field(gt=0)
     keys_retry_seconds: float = Field(gt=0)
     introspection_seconds: float = Field(ge=0)
     # Fixed public keys in the place of the identity service's: another issuer's, or a test's.
     jwks_file: Path | None = None
+    # What the gateway asks of tokens before it hands a request on: public prefix → scopes, one of which will do.
+    edge: Mapping[str, tuple[str, ...]] = {}
     # By default the service's own name.
     client_id: str | None = None
     # Without it, calls to peers carry no token.
     client_secret: SecretStr | None = None
+
+    @field_validator("edge")
+    @classmethod
+    def _check_edge(cls, edge: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        for prefix, scopes in edge.items():
+            if not _PREFIX.fullmatch(prefix) or not scopes or not all(scopes):
+                raise ValueError("a path prefix as in /orders, with at least one scope")
+        return edge
 
 
 class IdentitySettings(_Slice):

@@ -99,6 +99,8 @@ class Verifier:
             raise InvalidToken("The session has ended")
 
     def _remember(self, digest: bytes, principal: Principal) -> None:
+        if self._settings.cached_tokens == 0:
+            return
         if len(self._known) >= self._settings.cached_tokens:
             # The oldest first: what is in use is verified again, and is then the youngest.
             del self._known[next(iter(self._known))]

@@ -2,6 +2,7 @@
 
 proxy        the ASGI application: own paths go to Flask, everything else to the service that announced it
 target       what a request aims at: checked once, passed on byte for byte
+guard        what the edge asks of whoever comes in, below which prefix
 headers      which headers pass, either way
 upload       the request's body: whole if small, else as a stream
 index        ``/``: the public prefixes
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.gateway.documents import documents
+from app.gateway.guard import EdgeGuard
 from app.gateway.index import api
 from app.gateway.proxy import Edge
 from app.resources import Resources
@@ -25,6 +27,7 @@ def front(app: Any, resources: Resources) -> Edge:
     return Edge(
         app,
         resources.mesh,
+        guard=EdgeGuard(resources.auth, resources.settings.auth.edge),
         max_body_bytes=settings.max_body_bytes,
         timeout_seconds=settings.request_timeout_seconds,
         trusted_proxies=settings.trusted_proxies,

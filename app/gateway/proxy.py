@@ -2,9 +2,9 @@
 
     own path? ── yes ──► the gateway's Flask app
        │ no
-    target ─► route ─► headers inward ─► mesh.stream ─► headers outward ─► chunks, each as it comes
-       │         │                            │
-      400       404               502, 503, 504 as problems, before the first byte;
+    target ─► route ─► guard ─► headers inward ─► mesh.stream ─► headers outward ─► chunks, each as it comes
+       │         │       │                    │
+      400       404    401, 403   502, 503, 504 as problems, before the first byte;
                                   after it, the client's connection ends, so that half an answer never looks whole
 
 Nothing is retried here, and nothing is held but a small request body: that much the mesh needs to try another peer.
@@ -21,6 +21,7 @@ from werkzeug.exceptions import ClientDisconnected
 from app import telemetry
 from app.errors import NotFound, PlatformError, Unavailable
 from app.gateway import headers, target
+from app.gateway.guard import EdgeGuard
 from app.gateway.headers import Client, Network
 from app.gateway.target import Target
 from app.gateway.upload import Upload
@@ -44,6 +45,7 @@ class Edge:
     Args:
         inner: the gateway's own application, for its own paths and for all that is not HTTP.
         mesh: knows the routes and reaches the services.
+        guard: what the edge itself asks of whoever comes in.
         max_body_bytes: a longer request body is answered with 413.
         timeout_seconds: until a service's answer begins, uploads included, and then for each silence of its body.
         trusted_proxies: networks whose X-Forwarded-* headers are believed.
@@ -54,12 +56,14 @@ class Edge:
         inner: Any,
         mesh: Mesh,
         *,
+        guard: EdgeGuard,
         max_body_bytes: int,
         timeout_seconds: float,
         trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self.inner = inner
         self.mesh = mesh
+        self.guard = guard
         self.max_body_bytes = max_body_bytes
         self.timeout_seconds = timeout_seconds
         self.trusted_proxies = tuple(trusted_proxies)
@@ -121,6 +125,7 @@ class _Passage:
         if service is None:
             raise NotFound("No service announces this path")
         self._scope["route"] = service  # metrics and logs go by the service: the paths are without number
+        await self._edge.guard.admit(aim.path, self._scope["headers"])
         content = await self._upload.open()
         async with self._edge.mesh.stream(
             self._scope["method"],
