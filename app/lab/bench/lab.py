@@ -108,13 +108,13 @@ class Lab:
                     ready=ready,
                 ) as process:
                     samples.append(Sample(subject.key, number, await measure(process)))
-                self._report(name, number, subject, samples[-1].figures)
+                self.report(name, number, subject, samples[-1].figures)
         return samples
 
-    async def under_load(self, process: Child, path: str) -> Figures:
+    async def under_load(self, process: Child, path: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Figures:
         """Requests for `path` in a closed loop: what they cost the process, and how fast they were answered."""
         options = self.options
-        target = Target(LOOPBACK, process.port, path)
+        target = Target(LOOPBACK, process.port, path, headers=headers)
         async with ClosedLoop(target, connections=options.connections) as load:
             await asyncio.sleep(options.warm_up_seconds)
             load.restart_counting()
@@ -166,6 +166,7 @@ class Lab:
                 # They expire by themselves; without a Redis there are none.
                 return
 
-    def _report(self, name: str, number: int, subject: Subject, figures: Figures) -> None:
+    def report(self, name: str, number: int, subject: Subject, figures: Figures) -> None:
+        """Say what was just measured."""
         said = ", ".join(f"{key} {figure:,.1f}" for key, figure in figures.items())
         self.tell(f"{name} {number}/{self.options.rounds}  {subject.label}: {said}")
