@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import orjson
@@ -98,11 +98,15 @@ class Process:
             )
             async with self._opened() as resources:
                 self._introduce(resources)
-                await resources.mesh.membership.register()
-                self.entry.instance_id = resources.mesh.instance.id
-                resources.mesh.membership.on_wish(self._obey)
-                yield
-                await cancelled(self._draining)
+                async with self._alongside(resources):
+                    await resources.mesh.membership.register()
+                    self.entry.instance_id = resources.mesh.instance.id
+                    resources.mesh.membership.on_wish(self._obey)
+                    yield
+                    await cancelled(self._draining)
+
+    def _alongside(self, resources: Resources) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self.service.alongside is None else self.service.alongside(resources)
 
     def _opened(self) -> AbstractAsyncContextManager[Resources]:
         digest = hashlib.sha256(orjson.dumps(self.flask.api_doc)).hexdigest()[:16]

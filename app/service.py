@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class Service:
         models: the SQLAlchemy metadata of its own tables, if it has a database.
         migrations: the folder of its Alembic revisions; required with `models`.
         seed: ``async seed(database, settings)`` puts demo data into an empty database; runs in development only.
+        alongside: ``async with alongside(resources)`` is held open while it serves, for work of its own; what it raises
+            when it begins keeps the process from starting.
         calls: the services that it calls, for pictures and for the start order.
         front: ``front(app, resources)`` wraps the finished ASGI application; only the gateway needs it.
         callers: the only services that may call its routes, besides the public ones; empty for any.
@@ -52,6 +55,7 @@ class Service:
     models: MetaData | None = None
     migrations: Path | None = None
     seed: Callable[[Any, Any], Awaitable[None]] | None = None
+    alongside: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
     calls: tuple[str, ...] = ()
     front: Callable[..., Any] | None = None
     callers: tuple[str, ...] = ()
