@@ -80,7 +80,7 @@ async def test_processes_share_one_bucket_for_each_caller(
         assert [verdict.remaining for verdict in verdicts] == [*range(9, -1, -1), 0, 0]
         assert verdicts[-1].source == "redis"
         assert 0 < verdicts[-1].retry_after <= 360
-        assert 3599 < verdicts[9].reset <= 3600
+        assert 3500 < verdicts[9].reset <= 3600
         assert (await limiters[0].take("bob", cost=10)).allowed
         with pytest.raises(TooManyRequests) as caught:
             await limiters[1].require("bob")
@@ -93,7 +93,7 @@ async def test_processes_share_one_bucket_for_each_caller(
 
 
 async def test_a_bucket_fills_again(coordination: Coordination) -> None:
-    limiter = coordination.limiter("api", Rate(2, 2))
+    limiter = coordination.limiter("api", Rate(2, 4))
     assert [(await limiter.take("a")).allowed for _ in range(2)] == [True, True]
     assert not (await limiter.take("a")).allowed
     async with asyncio.timeout(10):
