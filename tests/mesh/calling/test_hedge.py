@@ -25,8 +25,10 @@ class Runner:
 
     def __init__(self, result: Reply | Exception) -> None:
         self.result, self.go_on, self.ended = result, asyncio.Event(), ""
+        self.began = asyncio.Event()
 
     async def __call__(self) -> Reply:
+        self.began.set()
         try:
             await self.go_on.wait()
         except asyncio.CancelledError:
@@ -63,7 +65,7 @@ async def test_the_first_good_reply_counts_and_the_other_runner_is_called_back(
 ) -> None:
     runners = Runner(FIRST), Runner(SECOND)
     racing = asyncio.ensure_future(hedge.race(runners[0], lambda: runners[1], after_seconds=0))
-    await asyncio.sleep(0.01)
+    await runners[1].began.wait()
     runners[winner].go_on.set()
     reply, won = await racing
     assert (reply, won) == ((FIRST, Winner.FIRST), (SECOND, Winner.SECOND))[winner]
@@ -77,7 +79,7 @@ async def test_a_failure_waits_for_what_the_other_has_to_say(bad: Reply | Except
     results[loser] = bad
     first, second = Runner(results[0]), Runner(results[1])
     racing = asyncio.ensure_future(hedge.race(first, lambda: second, after_seconds=0))
-    await asyncio.sleep(0.01)
+    await second.began.wait()
     (first, second)[loser].go_on.set()
     await asyncio.sleep(0.01)
     assert not racing.done()
@@ -94,7 +96,7 @@ async def test_if_both_fail_the_first_is_heard() -> None:
         await racing
     first = Runner(UNREACHABLE)
     racing = asyncio.ensure_future(hedge.race(first, lambda: second, after_seconds=0))
-    await asyncio.sleep(0.01)
+    await second.began.wait()
     first.go_on.set()
     with pytest.raises(PeerUnreachable):
         await racing
@@ -103,7 +105,7 @@ async def test_if_both_fail_the_first_is_heard() -> None:
 async def test_who_gives_up_a_race_ends_both_runners() -> None:
     first, second = Runner(FIRST), Runner(SECOND)
     racing = asyncio.ensure_future(hedge.race(first, lambda: second, after_seconds=0))
-    await asyncio.sleep(0.01)
+    await second.began.wait()
     racing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await racing

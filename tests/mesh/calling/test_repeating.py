@@ -231,7 +231,7 @@ async def test_a_silent_peer_is_waited_for_where(
         if not alone:
             announce(other.url, "other")
         async with open_caller(attempt_seconds=0.05) as mesh:
-            with pytest.raises(DeadlineExceeded, match=r"users, instance silent: no reply within 0\.[34]\d s"):
+            with pytest.raises(DeadlineExceeded, match=r"users, instance silent: no reply within 0\.[1-4]\d s"):
                 await mesh.request(method, "users", "/", timeout=0.4, sticky=key_for(mesh, "silent"), **options)
     assert outcomes(witness) == [(1, 0, "deadline_exceeded")]
 
@@ -243,7 +243,7 @@ async def test_a_silent_peer_is_waited_for_when_the_budget_is_spent(
         announce(silent.url, "silent")
         announce(other.url, "other")
         async with open_caller(attempt_seconds=0.05, retry_share=0, retries_per_second=0) as mesh:
-            with pytest.raises(DeadlineExceeded, match=r"no reply within 0\.[34]\d s"):
+            with pytest.raises(DeadlineExceeded, match=r"no reply within 0\.[1-4]\d s"):
                 await mesh.get("users", "/", timeout=0.4, sticky=key_for(mesh, "silent"))
     assert other.requests == []
 
@@ -284,11 +284,11 @@ async def test_who_answers_others_meanwhile_is_busy_and_not_silent(
     async with http_peer(busy_answer) as busy, http_peer(hello) as other:
         announce(busy.url, "busy")
         announce(other.url, "other")
-        async with open_caller(attempt_seconds=0.1) as mesh:
+        async with open_caller(attempt_seconds=0.5) as mesh:
             key = key_for(mesh, "busy")
             queued = asyncio.ensure_future(mesh.get("users", "/queued", sticky=key))
             await until(lambda: busy.waiting)
-            reprieved = time.monotonic() + 0.2
+            reprieved = time.monotonic() + 1.0
             while time.monotonic() < reprieved:
                 assert (await mesh.get("users", "/", sticky=key)).ok
             gate.set()
@@ -304,13 +304,13 @@ async def test_who_has_begun_to_answer_has_the_whole_time_for_the_rest(
         await response.prepare(request)
         for _ in range(5):
             await response.write(b".")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.15)
         return response
 
     async with http_peer(slowly) as slow, http_peer(hello) as other:
         announce(slow.url, "slow")
         announce(other.url, "other")
-        async with open_caller(attempt_seconds=0.1) as mesh:
+        async with open_caller(attempt_seconds=0.5) as mesh:
             assert (await mesh.get("users", "/", sticky=key_for(mesh, "slow"))).body == b"....."
     assert outcomes(witness) == [(1, 200, "")]
 

@@ -107,7 +107,7 @@ async def test_a_stream_may_last_longer_than_its_timeout_but_not_stand_still_for
         await response.prepare(request)
         for _ in range(6):
             await response.write(b".")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         await asyncio.Event().wait()
         return response
 
@@ -116,7 +116,7 @@ async def test_a_stream_may_last_longer_than_its_timeout_but_not_stand_still_for
         got = bytearray()
         async with open_caller() as mesh:
             with pytest.raises(DeadlineExceeded):
-                await collect(mesh, got, timeout=0.4)
+                await collect(mesh, got, timeout=0.8)
             assert mesh.balancer.in_flight == 0
             await until(lambda: peer.waiting == 0)
     assert got == b"......"
