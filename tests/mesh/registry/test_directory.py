@@ -188,9 +188,8 @@ async def test_a_flushed_registry_loses_nobody_and_heals_in_a_new_epoch(
         while time.monotonic() < end:
             fewest = min(fewest, len(ids(caller)))
             await asyncio.sleep(0.002)
-        assert fewest == 3
-        assert caller.directory.position.epoch != epoch
-        assert "0 suspect" in repr(caller.directory)
+        await until(lambda: caller.directory.position.epoch != epoch and "0 suspect" in repr(caller.directory))
+        assert min(fewest, len(ids(caller))) == 3
 
 
 async def test_who_does_not_come_back_after_a_flush_is_dropped_after_the_grace(

@@ -43,7 +43,7 @@ NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 @pytest.fixture
 async def probe() -> AsyncIterator[HttpProbe]:
-    async with HttpProbe(GuardedResolver(NETWORKS), timeout_seconds=0.3) as made:
+    async with HttpProbe(GuardedResolver(NETWORKS), timeout_seconds=1.0) as made:
         yield made
 
 
