@@ -204,7 +204,7 @@ async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
 
 
 async def test_a_full_pool_is_unavailable_for_now(server_url: str, connect: Connect) -> None:
-    database = connect(server_url, pool_size=1, pool_overflow=1, statement_timeout_seconds=0.2)
+    database = connect(server_url, pool_size=1, pool_overflow=1, statement_timeout_seconds=1.0)
     async with database.reading() as one, database.reading() as two:
         await asyncio.gather(one.execute(text("SELECT 1")), two.execute(text("SELECT 1")))
         with pytest.raises(Unavailable) as caught:
@@ -215,7 +215,7 @@ async def test_a_full_pool_is_unavailable_for_now(server_url: str, connect: Conn
 
 @pytest.mark.parametrize("reading", [True, False])
 async def test_a_statement_that_takes_too_long_is_stopped(server_url: str, connect: Connect, reading: bool) -> None:
-    database = connect(server_url, statement_timeout_seconds=0.3)
+    database = connect(server_url, statement_timeout_seconds=1.0)
     names = ", ".join(f"information_schema.collations {alias}" for alias in "abcd")
     endless = "SELECT PG_SLEEP(60)" if "postgresql" in server_url else f"SELECT COUNT(*) FROM {names} WHERE RAND() < 0"
     with pytest.raises(Unavailable):
@@ -369,7 +369,7 @@ async def test_what_stays_contended_is_given_up_after_some_attempts(database: Da
 
 async def test_another_process_that_writes_is_waited_for_and_then_named(tmp_path: Path, connect: Connect) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'tea.sqlite3'}"
-    patient, hasty = connect(url), connect(url, statement_timeout_seconds=0.05)
+    patient, hasty = connect(url), connect(url, statement_timeout_seconds=0.3)
     await set_up(patient)
     async with patient.session() as session:
         await session.execute(insert(pots).values(name="kyusu"))
