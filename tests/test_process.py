@@ -68,9 +68,9 @@ HELLO = {
 
         @api.get("/capacity", responses={200: Greeting})
         async def capacity() -> Greeting:
-            \"\"\"Greet, ten at a time, 20 ms each: 500 in a second at most.\"\"\"
+            \"\"\"Greet, ten at a time, 100 ms each: 100 in a second at most.\"\"\"
             async with shelf:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
             return Greeting(text="Hello in turn")
 
 
@@ -282,18 +282,25 @@ def test_the_management_view_opens_to_its_token_alone(start_hello: StartHello) -
 
 def test_three_times_what_a_process_can_do_leaves_it_doing_what_it_can(start_hello: StartHello) -> None:
     hello = start_hello(MESH_SERVING__PATIENCE_SECONDS="0.2", MESH_SERVING__MAX_CONCURRENT="200")
-    tally = asyncio.run(_overload(Target.of(f"{hello.url}/hello/capacity"), per_second=600))
+    target = Target.of(f"{hello.url}/hello/capacity")
+    before = asyncio.run(_unhurried(target))
+    overload = asyncio.run(_overload(target, per_second=300))
+    after = asyncio.run(_unhurried(target))
+    assert set(overload.statuses) == {200, 503}
+    assert not overload.errors
     # What ten at a time can do on this machine, which may be busy with other things, is measured and not assumed.
-    capacity = asyncio.run(_capacity(Target.of(f"{hello.url}/hello/capacity")))
-    assert set(tally.statuses) == {200, 503}
-    assert not tally.errors
-    assert tally.statuses[200] / tally.seconds > 0.7 * min(capacity, 500)
+    assert served(overload) > 0.7 * min(served(before), served(after))
     metrics = get(f"{hello.url}/metrics").decode()
     assert 'mesh_decisions_total{kind="shed",outcome="limit",subject="hello"}' in metrics
     assert 4 <= float(metrics.partition("\nmesh_concurrency_limit ")[2].partition("\n")[0]) <= 200
-    quickest_refusals = sorted(tally.latencies)[: tally.statuses[503] * 9 // 10]
-    slowest_answers = sorted(tally.latencies)[-tally.statuses[200] // 2 :]
-    assert quickest_refusals[-1] < slowest_answers[0]
+    # More than half are refused, and sooner than anybody is answered for whom there is room.
+    assert overload.statuses[503] > overload.statuses[200]
+    assert overload.latency_ms(50) < before.latency_ms(50)
+
+
+def served(tally: Tally) -> float:
+    """How many a second were answered, and not refused."""
+    return tally.statuses.get(200, 0) / tally.seconds
 
 
 async def _overload(target: Target, *, per_second: float) -> Tally:
@@ -304,12 +311,13 @@ async def _overload(target: Target, *, per_second: float) -> Tally:
         return load.tally()
 
 
-async def _capacity(target: Target) -> float:
+async def _unhurried(target: Target) -> Tally:
+    """As many at a time as there is room for."""
     async with ClosedLoop(target, connections=10) as load:
         await asyncio.sleep(0.3)
         load.restart_counting()
         await asyncio.sleep(1)
-        return load.tally().per_second
+        return load.tally()
 
 
 def test_of_two_processes_on_one_socket_either_may_leave_under_load(
@@ -341,14 +349,14 @@ async def _load_while_leaving(target: Target, leaving: subprocess.Popen[str]) ->
     """Half of the load over kept connections, and half over a new one for each request."""
     closing_each = replace(target, headers=(("Connection", "close"),))
     async with (
-        OpenLoop(target, per_second=100, connections=20) as kept,
-        OpenLoop(closing_each, per_second=100, connections=20) as fresh,
+        OpenLoop(target, per_second=30, connections=20) as kept,
+        OpenLoop(closing_each, per_second=30, connections=20) as fresh,
     ):
-        await _answered(50, kept, fresh)
+        await _answered(30, kept, fresh)
         leaving.send_signal(signal.SIGTERM)
         await asyncio.to_thread(leaving.wait, 30)
         # However quickly it left: enough is asked afterwards that a connection it took with it would show.
-        await _answered(50, kept, fresh)
+        await _answered(30, kept, fresh)
         ours, theirs = kept.tally(), fresh.tally()
     return Tally(
         ours.seconds,
@@ -362,7 +370,7 @@ async def _load_while_leaving(target: Target, leaving: subprocess.Popen[str]) ->
 async def _answered(more: int, *loads: OpenLoop) -> None:
     """Wait until each load has had `more` answers from now on."""
     due = [(load, load.tally().answered + more) for load in loads]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any(load.tally().answered < count for load, count in due):
             await asyncio.sleep(0.01)
 
