@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 MIXED = {"user": 2.0, "order": 1.0, "echo": 2.0, "write": 1.0}
 TAKES_SECONDS = 0.02
 CALLERS = 20
+ENOUGH_CANCELLED, ENOUGH_ANSWERED = 20, 1000
 
 
 def test_clients_that_hang_up_leave_nothing_behind(world: World, pace: Pace, note: Note) -> None:
@@ -29,9 +30,9 @@ def test_clients_that_hang_up_leave_nothing_behind(world: World, pace: Pace, not
     mix = Mix(pace.per_second, MIXED, cancelled_share=0.1, cancelled_within_seconds=2 * TAKES_SECONDS)
     with world.under(mix) as load:
         time.sleep(pace.cancelling_seconds)
+        until("enough were given up", lambda: len(load.journal.cancelled) >= ENOUGH_CANCELLED)
     journal = load.journal
     note(journal)
-    assert len(journal.cancelled) > len(journal) / 40
     # An answer that belongs to another request would be among them, as "foreign".
     assert journal.failed.counts() == {}
     assert world.books.audit(journal) == []
@@ -71,7 +72,7 @@ async def test_calls_that_are_cancelled_leave_nothing_behind_in_the_caller(
 
         async def caller(lane: int, end: float) -> None:
             number = lane * 1_000_000
-            while time.monotonic() < end:
+            while time.monotonic() < end or done["answered"] < ENOUGH_ANSWERED:
                 number += 1
                 patience = rng.uniform(0.0, 2 * TAKES_SECONDS) if rng.random() < 0.1 else 10.0
                 try:
@@ -83,7 +84,6 @@ async def test_calls_that_are_cancelled_leave_nothing_behind_in_the_caller(
         end = time.monotonic() + pace.cancelling_seconds
         await asyncio.gather(*(caller(lane, end) for lane in range(CALLERS)))
         note(done)
-        assert done["answered"] > 1000
         assert done["cancelled"] > done["answered"] / 40
         assert done["foreign"] == 0
         assert mesh.balancer.in_flight == 0

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 
 # What two toys can do: each so much at once, and each piece takes so long. It sleeps meanwhile, so that the figure
 # does not depend on the machine.
-TOYS, SLOTS, WORK_SECONDS = 2, 4, 0.1
+TOYS, SLOTS, WORK_SECONDS = 2, 4, 0.2
 CAPACITY_PER_SECOND = TOYS * SLOTS / WORK_SECONDS
 
 

@@ -140,7 +140,7 @@ def compare(world: World, pace: Pace) -> Comparison:
         world.tell(slow, echo_seconds=SLOW_SECONDS)
         time.sleep(ONSET_SECONDS)
         seen, seen_by_all = world.seen(slow, "echo"), world.seen_by_all("echo")
-        during = span(1.5 * pace.compared_seconds)
+        during = span(2.5 * pace.compared_seconds)
         share = (world.seen(slow, "echo") - seen) / (world.seen_by_all("echo") - seen_by_all)
         world.tell(slow, echo_seconds=QUICK_SECONDS)
         time.sleep(ONSET_SECONDS)

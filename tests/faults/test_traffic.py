@@ -113,7 +113,9 @@ def test_requests_are_due_at_an_even_rate_whatever_the_server_does() -> None:
     ids=["503", "500", "another's", "closed", "silent", "cut off", "nonsense"],
 )
 def test_what_failed_is_told_with_its_reason(answer: Answer, counted: str) -> None:
-    mix = Mix(per_second=100.0, shares={"echo": 1.0}, fresh_share=0.0, timeout_seconds=0.2)
+    # Where something comes, it is waited for, however busy the machine is.
+    patience_seconds = 0.2 if counted == "echo timeout" else 20.0
+    mix = Mix(per_second=100.0, shares={"echo": 1.0}, fresh_share=0.0, timeout_seconds=patience_seconds)
     journal = run(answer, mix, requests=20)
     assert journal.counts() == {counted: len(journal)}
     assert journal.failed == journal
@@ -132,7 +134,7 @@ def test_connections_are_kept_and_a_share_of_requests_has_its_own() -> None:
     with server.running() as url, traffic.against(url, Mix(100.0, {"echo": 1.0}, fresh_share=0.5)) as load:
         until("enough has been sent", lambda: load.count >= 100)
     own = len([outcome for outcome in load.journal if not outcome.reused])
-    assert 25 <= own <= 75
+    assert 0.25 <= own / len(load.journal) <= 0.75
     assert server.connections >= own
 
 
@@ -144,7 +146,7 @@ def test_a_request_on_a_kept_connection_that_ends_is_not_sent_again() -> None:
 def test_a_share_is_given_up_and_counts_neither_as_answered_nor_as_failed() -> None:
     mix = Mix(100.0, {"echo": 1.0}, cancelled_share=0.5, cancelled_within_seconds=0.0)
     journal = run(reply, mix, requests=100)
-    assert 25 <= len(journal.cancelled) <= 75
+    assert 0.25 <= len(journal.cancelled) / len(journal) <= 0.75
     assert len(journal.failed) == 0
     assert len(journal.answered) + len(journal.cancelled) == len(journal)
 

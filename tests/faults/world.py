@@ -142,10 +142,11 @@ class World(System):
 
     @contextmanager
     def under(self, mix: Mix) -> Iterator[Traffic]:
-        """Load through the gateway for the length of the block."""
+        """Load through the gateway for the length of the block, which begins when the first request has ended."""
         first, self._next_number = self._next_number, self._next_number + RUN_NUMBERS
         assert self._next_number <= kinds.ORDERS, "another run would place orders that were placed before"
         with traffic.against(self.url, mix, first=first) as load:
+            until("the load has begun", lambda: load.count)
             yield load
 
     def stock_up(self) -> None:
