@@ -75,7 +75,7 @@ async def test_once_the_body_is_complete_the_news_of_a_disconnect_may_take_for_e
     assert (await waiting)["type"] == "http.disconnect"
 
 
-def application() -> Any:
+def application(pace: Pace = STRICT) -> Any:
     app = AsyncFlask("tests.web.intake")
     problems.install(app)
 
@@ -96,7 +96,7 @@ def application() -> Any:
         await asyncio.sleep(0.4)
         return "not read"
 
-    entry = Entry(app.asgi_app, metrics=Metrics(service="tests"), max_seconds=10, pace=STRICT)
+    entry = Entry(app.asgi_app, metrics=Metrics(service="tests"), max_seconds=10, pace=pace)
 
     async def outermost(scope: Any, receive: Any, send: Any) -> None:
         await entry(scope, receive, send)
@@ -121,7 +121,8 @@ async def test_a_body_that_drips_is_a_408_and_the_connection_ends(path: str, fra
 
 @pytest.mark.parametrize("path", ["/async", "/plain"])
 async def test_a_body_that_comes_in_pieces_but_quickly_is_read(path: str) -> None:
-    async with serving(application()) as client:
+    # Quickly, as a busy machine goes.
+    async with serving(application(Pace(grace_seconds=5.0, bytes_per_second=1_000_000))) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(client))
         writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n".encode())
         for _ in range(3):
