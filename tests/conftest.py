@@ -27,6 +27,7 @@ import redis
 
 from app.dev import redis as embedded_redis
 from tests import postgres as embedded_postgres
+from tests.tokens import TestIssuer
 
 _Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 
@@ -81,6 +82,12 @@ def namespace(redis_url: str) -> Iterator[str]:
     with closing(redis.Redis.from_url(redis_url)) as client:
         for key in client.scan_iter(f"*{name}*", count=1000):
             client.delete(key)
+
+
+@pytest.fixture(scope="session")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> TestIssuer:
+    """Whose tokens are believed by what is told of its `jwks_file`."""
+    return TestIssuer(tmp_path_factory.mktemp("issuer"))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ def test_nothing_that_is_sent_makes_a_service_break_its_contract(system: System,
     command = [
         *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{system.url}/docs/{service}.json"),
         *("--url", system.url, "--checks", CHECKS, "--max-examples", "20", "--seed", "7", "--no-color"),
+        *("--header", f"Authorization: Bearer {system.token()}"),
     ]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False)
     assert finished.returncode == 0, finished.stdout[-4000:]

@@ -47,6 +47,7 @@ HELLO = {
 
         from pydantic import BaseModel, Field
 
+        from app.auth import public
         from app.web import API, mesh
 
         api = API("hello", __name__, prefix="/hello")
@@ -57,6 +58,7 @@ HELLO = {
 
 
         @api.get("/slowly", responses={200: Greeting})
+        @public
         async def slowly() -> Greeting:
             \"\"\"Greet after a while.\"\"\"
             await asyncio.sleep(1)
@@ -67,6 +69,7 @@ HELLO = {
 
 
         @api.get("/capacity", responses={200: Greeting})
+        @public
         async def capacity() -> Greeting:
             \"\"\"Greet, ten at a time, 100 ms each: 100 in a second at most.\"\"\"
             async with shelf:
@@ -79,6 +82,7 @@ HELLO = {
 
 
         @api.get("/users/<int:user_id>", responses={200: Greeting})
+        @public
         async def user(path: UserPath) -> Greeting:
             \"\"\"Greet a user by name.\"\"\"
             reply = await mesh.get("users", f"/users/{path.user_id}")

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey
 
+from app import settings
 from app.auth.algorithms import registry
+from app.auth.keyring import Keyring
+from app.auth.revocations import Revocations
+from app.auth.verifier import Verifier
+from app.settings import AuthSettings
 
 ISSUER = "http://127.0.0.1:8000"
 AUDIENCE = "mesh"
@@ -62,6 +69,55 @@ class TestIssuer:
         given = {name: value for name, value in (common | claims).items() if value is not None}
         head = {"typ": "at+jwt", "alg": self.algorithm, "kid": self.kid} | (header or {})
         return jwt.encode(head, given, self.key, registry=registry)
+
+
+class TestCredentials:
+    """The tokens of one service for its peers, from the tests' own issuer: what `app.auth.outbound` has from identity.
+
+    Args:
+        client_id: the service that calls.
+    """
+
+    __test__ = False
+
+    def __init__(self, issuer: TestIssuer, client_id: str) -> None:
+        self._issuer, self._client_id = issuer, client_id
+        self.refusals: list[str] = []
+
+    def wanted(self, service: str) -> bool:
+        return service != "identity"
+
+    def at_hand(self, service: str, *, as_user: bool) -> str | None:
+        return self._issuer.client(self._client_id, aud=service)
+
+    async def fetch(self, service: str, *, as_user: bool) -> str:
+        raise AssertionError("there is always one at hand")
+
+    def refused(self, service: str, token: str) -> None:
+        self.refusals.append(service)
+
+
+def verifier(
+    issuer: TestIssuer,
+    *,
+    audiences: tuple[str, ...] = (AUDIENCE, "things"),
+    clock: Callable[[], float] = time.time,
+    revocations: Revocations | None = None,
+    **changes: Any,
+) -> Verifier:
+    """As in a process that has the keys of `issuer`; `changes` are of ``[auth]``."""
+    config: AuthSettings = settings.load(auth=changes).auth
+
+    async def keys() -> bytes:
+        return issuer.jwks_file.read_bytes()
+
+    keyring = Keyring(keys, fresh_seconds=config.keys_seconds, retry_seconds=config.keys_retry_seconds)
+    return Verifier(config, audiences=audiences, keyring=keyring, revocations=revocations or Revocations(), clock=clock)
+
+
+def guard(issuer: TestIssuer) -> Any:
+    """What an application without a process of its own asks of `app.auth.assembly.Auth`."""
+    return SimpleNamespace(verifier=verifier(issuer))
 
 
 def bearer(token: str) -> dict[str, str]:

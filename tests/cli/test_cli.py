@@ -36,7 +36,7 @@ def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_service_to_replicate_is_one_line_and_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = end(capsys, "up", "--replicas", "payments=2", "--data-dir", str(tmp_path))
     assert code == 2
-    assert err == "mesh: --replicas: no service 'payments'; there are: inventory, orders, users, gateway\n"
+    assert err == "mesh: --replicas: no service 'payments'; there are: identity, inventory, orders, users, gateway\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from tests.tokens import bearer
+
 PAUSE_SECONDS = 0.01
 _serial = itertools.count()
 
@@ -33,12 +35,16 @@ class Tally:
 
 
 @contextmanager
-def load(url: str, *, clients: int = 4) -> Iterator[Tally]:
-    """Half of the clients read a user, the others create users, over kept-alive connections, for the block's length."""
+def load(url: str, *, token: str, clients: int = 4) -> Iterator[Tally]:
+    """Half of the clients read a user, the others create users, over kept-alive connections, for the block's length.
+
+    Args:
+        token: of who may create users.
+    """
     tally, over = Tally(), threading.Event()
     lock = threading.Lock()
     threads = [
-        threading.Thread(target=_client, args=(url, ("GET", "POST")[number % 2], tally, lock, over))
+        threading.Thread(target=_client, args=(url, ("GET", "POST")[number % 2], token, tally, lock, over))
         for number in range(clients)
     ]
     for thread in threads:
@@ -51,12 +57,12 @@ def load(url: str, *, clients: int = 4) -> Iterator[Tally]:
             thread.join()
 
 
-def _client(url: str, method: str, tally: Tally, lock: threading.Lock, over: threading.Event) -> None:
+def _client(url: str, method: str, token: str, tally: Tally, lock: threading.Lock, over: threading.Event) -> None:
     at = urlsplit(url)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=20)
     while not over.is_set():
         try:
-            outcome: object = _ask(connection, method)
+            outcome: object = _ask(connection, method, token)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             outcome = repr(error)
@@ -67,12 +73,12 @@ def _client(url: str, method: str, tally: Tally, lock: threading.Lock, over: thr
     connection.close()
 
 
-def _ask(connection: http.client.HTTPConnection, method: str) -> int:
+def _ask(connection: http.client.HTTPConnection, method: str, token: str) -> int:
     if method == "GET":
         connection.request("GET", "/users/7")
     else:
         user = {"name": "Ada", "email": f"ada{next(_serial)}@example.com"}
-        connection.request("POST", "/users", json.dumps(user), {"Content-Type": "application/json"})
+        connection.request("POST", "/users", json.dumps(user), {"Content-Type": "application/json", **bearer(token)})
     reply = connection.getresponse()
     reply.read()
     return reply.status

@@ -22,6 +22,7 @@ from app.cli.main import main
 from app.dev import control, lock, ports, roster, state
 from app.dev.state import State
 from app.mesh.registry.record import Instance
+from tests.tokens import TestIssuer, bearer
 
 PATIENCE_SECONDS = 60.0
 
@@ -51,10 +52,11 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def ask(url: str, *, method: str = "GET", json_body: Any = None) -> Answer:
+def ask(url: str, *, method: str = "GET", json_body: Any = None, token: str | None = None) -> Answer:
     """One HTTP request; an error status is an answer too."""
     data = None if json_body is None else json.dumps(json_body).encode()
-    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({} if token is None else bearer(token))
+    request = urllib.request.Request(url, data=data, method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
             return Answer(reply.status, json.loads(reply.read() or b"null"), dict(reply.headers))
@@ -112,7 +114,10 @@ class System:
     """
 
     def __init__(self, data_dir: Path, project: Path | None = None, **settings: str) -> None:
-        self.data_dir, self.project, self.settings = data_dir, project, settings
+        self.data_dir, self.project = data_dir, project
+        # Whose tokens its services believe.
+        self.issuer = TestIssuer(data_dir.parent)
+        self.settings = {"MESH_AUTH__JWKS_FILE": str(self.issuer.jwks_file), **settings}
         # Below the kernel's own range, as a user would choose one: see app.dev.ports.
         self.port = next(ports.free_from(18_000 + os.getpid() % 1000 * 10))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -168,7 +173,12 @@ class System:
             )
 
     def ask(self, path: str, *, method: str = "GET", json_body: Any = None) -> Answer:
-        return ask(self.url + path, method=method, json_body=json_body)
+        """Ask as an administrator."""
+        return ask(self.url + path, method=method, json_body=json_body, token=self.token())
+
+    def token(self) -> str:
+        """An administrator's."""
+        return self.issuer.user("admin", roles=("admin",))
 
     def answers(self, path: str) -> bool:
         try:

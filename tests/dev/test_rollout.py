@@ -74,7 +74,7 @@ def requests_in(log: Path) -> int:
 @pytest.mark.parametrize(("service", "replicas"), [("users", 2), ("orders", 1), ("gateway", 2)])
 def test_a_rollout_replaces_every_replica_and_loses_no_request(running: System, service: str, replicas: int) -> None:
     before = running.pids_of(service)
-    with steady.load(running.url) as tally:
+    with steady.load(running.url, token=running.token()) as tally:
         rolled = running.mesh("rollout", service)
     assert rolled.returncode == 0, rolled.stderr
     assert rolled.stdout.startswith(f"Done: {replicas} ")
@@ -141,7 +141,7 @@ def test_a_second_rollout_is_refused_and_ctrl_c_of_the_first_lets_it_finish_the_
 def test_what_does_not_run_here_cannot_be_rolled_out(running: System) -> None:
     refused = running.typed("rollout", "payments")
     assert refused.returncode == 2
-    there = "inventory, orders, users, gateway"
+    there = "identity, inventory, orders, users, gateway"
     assert refused.stderr == f"mesh: No replica of 'payments' runs here; there are: {there}\n"
     assert running.typed("rollout").returncode == 2
 
@@ -162,7 +162,7 @@ def test_all_gateways_serve_the_public_port(running: System) -> None:
 
 def test_a_drained_instance_gets_nothing_until_it_is_put_back(running: System) -> None:
     drained, other = (instance.id for instance in running.members("users"))
-    with steady.load(running.url) as tally:
+    with steady.load(running.url, token=running.token()) as tally:
         out = running.mesh("drain", drained[: len("users-") + 6])
     assert (out.returncode, tally.failures) == (0, {}), out.stderr
     assert out.stdout.startswith(f"{drained} is out of the traffic")
@@ -197,7 +197,7 @@ def test_a_drain_that_is_not_acknowledged_in_time_says_for_whom_it_waits(running
 
 def test_a_drained_gateway_says_so_and_goes_on_serving_strangers(running: System) -> None:
     gateway = running.members("gateway")[0]
-    with steady.load(running.url) as tally:
+    with steady.load(running.url, token=running.token()) as tally:
         drained = running.typed("drain", gateway.id)
     assert drained.stdout.startswith(f"{gateway.id} drains: its /readyz says so")
     assert ask(f"{gateway.url}/readyz").status == 503

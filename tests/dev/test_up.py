@@ -47,7 +47,7 @@ def test_an_order_passes_through_three_services(running: System) -> None:
     sku = next(item["sku"] for item in running.ask("/inventory").body["items"] if item["available"] >= 2)
     order = running.ask("/orders", method="POST", json_body={"user_id": 7, "items": [{"sku": sku, "quantity": 2}]})
     assert order.status == 201
-    assert ask(running.url + order.headers["location"]).body["user_id"] == 7
+    assert running.ask(order.headers["location"]).body["user_id"] == 7
 
 
 def test_it_prints_what_runs_where_and_what_to_try(running: System) -> None:
@@ -61,7 +61,7 @@ def test_it_prints_what_runs_where_and_what_to_try(running: System) -> None:
 
 def test_replicas_gives_a_service_as_many_processes(running: System) -> None:
     services = sorted(process.service for process in running.state().processes)
-    assert services == ["gateway", "inventory", "orders", "users", "users"]
+    assert services == ["gateway", "identity", "inventory", "orders", "users", "users"]
 
 
 def test_ps_lists_every_process(running: System) -> None:
@@ -74,7 +74,7 @@ def test_ps_lists_every_process(running: System) -> None:
 def test_ps_prints_a_line_for_each(running: System) -> None:
     lines = running.mesh("ps").stdout.splitlines()
     assert lines[0].split()[:3] == ["SERVICE", "INSTANCE", "URL"]
-    assert {line.split()[0] for line in lines[1:]} == {"gateway", "inventory", "orders", "users"}
+    assert {line.split()[0] for line in lines[1:]} == {"gateway", "identity", "inventory", "orders", "users"}
 
 
 def test_call_prints_the_answer_and_nothing_else_on_stdout(running: System) -> None:

@@ -7,7 +7,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from app.asgi import Process
 from app.data import Database, migrations
 from app.settings import Settings
 from tests.data.databases import SETTINGS, database_url, server_url
+from tests.tokens import TestCredentials, TestIssuer, bearer
 
 __all__ = ["database_url", "server_url"]
 
@@ -29,12 +30,19 @@ Migrate = Callable[[str], Awaitable[Database]]
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers."""
+    """A service that answers: its `client` is an administrator unless somebody else asks."""
 
     client: httpx.AsyncClient
     database: Database
     process: Process
     stop: Callable[[], Awaitable[None]]
+
+    @asynccontextmanager
+    async def as_(self, token: str | None) -> AsyncIterator[Running]:
+        """The same service, asked by who bears `token`; None for a stranger."""
+        headers = bearer(token) if token is not None else {}
+        async with httpx.AsyncClient(base_url=self.client.base_url, timeout=20, headers=headers) as client:
+            yield replace(self, client=client)
 
     async def get(self, path: str, status: int = 200, **options: Any) -> Any:
         return await self.ask("GET", path, status, **options)
@@ -67,21 +75,24 @@ async def migrated(database_url: str) -> AsyncIterator[Migrate]:
 
 
 @pytest.fixture
-async def start(redis_url: str, namespace: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts services with demo data, each on a SQLite database of its own, until the test is over."""
+async def start(redis_url: str, namespace: str, tmp_path: Path, issuer: TestIssuer) -> AsyncIterator[Start]:
+    """Starts services with demo data, each on a SQLite database of its own, until the test is over.
+
+    They believe `issuer`, and what they call gets tokens of it.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(name: str) -> Running:
             url = f"sqlite+aiosqlite:///{tmp_path / name}.sqlite3"
-            changed = {"namespace": namespace}
-            config = settings.load(redis_url=redis_url, database_url=url, data_dir=tmp_path, registry=changed)
-            return await stack.enter_async_context(_running(name, config))
+            changed = {"registry": {"namespace": namespace}, "auth": {"jwks_file": issuer.jwks_file}}
+            config = settings.load(redis_url=redis_url, database_url=url, data_dir=tmp_path, **changed)
+            return await stack.enter_async_context(_running(name, config, issuer))
 
         yield start
 
 
 @asynccontextmanager
-async def _running(name: str, config: Settings) -> AsyncIterator[Running]:
+async def _running(name: str, config: Settings, issuer: TestIssuer) -> AsyncIterator[Running]:
     this = service.load(name)
     url = config.database_url_of(name)
     await migrations.upgrade(this, url)
@@ -94,7 +105,10 @@ async def _running(name: str, config: Settings) -> AsyncIterator[Running]:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = Process(this, config, address)
         stop = await stack.enter_async_context(_served(process, listener))
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=address, timeout=20))
+        assert process.resources is not None
+        process.resources.mesh.credentials = TestCredentials(issuer, name)
+        admin = bearer(issuer.user("admin", roles=("admin",)))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=address, timeout=20, headers=admin))
         yield Running(client, database, process, stop)
 
 

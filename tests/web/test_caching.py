@@ -12,6 +12,7 @@ import pytest
 from flask import Flask, Response, abort, g, request, session
 from pydantic import BaseModel
 
+from app import auth
 from app import settings as app_settings
 from app.errors import Conflict, Unavailable
 from app.mesh.cache import Cache
@@ -21,6 +22,7 @@ from app.web.caching import cached, cached_view
 from app.web.current import EXTENSION, cache
 from app.web.factory import ServiceApp, create_app
 from app.web.switch import await_
+from tests.tokens import TestIssuer, guard
 from tests.web.harness import Exchange
 
 Ask = Callable[..., Coroutine[Any, Any, Exchange]]
@@ -36,7 +38,7 @@ class ThingOut(BaseModel):
     call: int
 
 
-api = API("things", __name__, prefix="/things")
+api = auth.public(API("things", __name__, prefix="/things"))
 behaviour: dict[str, Any] = {}
 
 
@@ -162,11 +164,11 @@ async def local(clock: Clock) -> AsyncIterator[Cache]:
 
 
 @pytest.fixture
-def app(local: Cache) -> ServiceApp:
+def app(local: Cache, issuer: TestIssuer) -> ServiceApp:
     config = app_settings.load()
     made = create_app(Service("things", blueprints=(api,)), config)
     made.secret_key = "test"
-    made.extensions[EXTENSION] = SimpleNamespace(cache=local, settings=config)
+    made.extensions[EXTENSION] = SimpleNamespace(cache=local, settings=config, auth=guard(issuer))
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app import settings as app_settings
+from app.auth import public
 from app.context import Context, activate
 from app.mesh.coordination import Coordination, open_line
 from app.mesh.keys import Keys
@@ -17,7 +18,7 @@ from app.web.current import EXTENSION
 from app.web.factory import ServiceApp, create_app
 from tests.web.harness import Exchange
 
-api = API("things", __name__, prefix="/things")
+api = public(API("things", __name__, prefix="/things"))
 
 
 @api.get("/limited")

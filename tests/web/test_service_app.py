@@ -11,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import settings
+from app.auth import public
 from app.errors import Unavailable
 from app.service import Service
 from app.web import API
@@ -43,7 +44,7 @@ class Search(BaseModel):
     limit: int = Field(default=20, ge=1, le=100)
 
 
-api = API("things", __name__, prefix="/things")
+api = public(API("things", __name__, prefix="/things"))
 
 
 @api.get("", responses={200: ThingOut})

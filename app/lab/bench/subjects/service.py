@@ -8,6 +8,7 @@ from flask import Blueprint
 
 from app import settings as settings_room
 from app.asgi import Process
+from app.auth import public
 from app.lab.bench.subjects import views
 from app.service import Service
 from app.web import mesh
@@ -19,6 +20,6 @@ async def read_order(order_id: int) -> dict[str, Any]:
 
 
 def make(url: str) -> Process:
-    blueprint = views.add_views(Blueprint("lab", __name__))
+    blueprint = views.add_views(public(Blueprint("lab", __name__)))
     blueprint.add_url_rule(views.ORDER_RULE, "order", read_order)
     return Process(Service("lab", blueprints=(blueprint,)), settings_room.load(), url)
