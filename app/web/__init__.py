@@ -15,6 +15,7 @@
     management /_mesh, for operators
     current    database, mesh, cache and coordination, as proxies
     guarding   who may: the rules of the routes, enforced before the views
+    securing   what the OpenAPI document says of the rules
     decorating how a decorator stands for a view, async or plain
     caching    @cached and @cached_view
     kept       a whole answer as bytes, and whether it may be kept

@@ -12,7 +12,7 @@ from werkzeug.routing import IntegerConverter
 from app.resources import Resources
 from app.service import Service
 from app.settings import Settings
-from app.web import guarding, problems
+from app.web import guarding, problems, securing
 from app.web.current import EXTENSION
 from app.web.health import health
 from app.web.management import management
@@ -31,6 +31,10 @@ class ServiceApp(DocumentedFlask):
     # Who may do what, by endpoint and method; made when all routes are there.
     rules: guarding.Rules = MappingProxyType({})
 
+    def generate_spec_json(self) -> None:
+        super().generate_spec_json()  # type: ignore[no-untyped-call]  # flask-openapi has no types here
+        securing.secure(self.spec_json, self.url_map.iter_rules(), self.rules)
+
     def preprocess_request(self) -> Any:
         route = request.url_rule
         if route is None:
@@ -39,8 +43,7 @@ class ServiceApp(DocumentedFlask):
         if scope is not None:
             scope["route"] = route.rule  # metrics and logs go by the route: the paths are without number
         guarding.identify()
-        rule = self.rules.get((route.endpoint, request.method))
-        # No rule is only where Flask itself answers: OPTIONS.
+        rule = guarding.rule_for(route, request.method, self.rules)
         if rule is not None:
             guarding.admit(rule)
         answer = super().preprocess_request()

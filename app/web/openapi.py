@@ -52,14 +52,15 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-def _problem(description: str) -> dict[str, Any]:
+def problem(description: str) -> dict[str, Any]:
+    """The response object of an error, as OpenAPI has it."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": description, "content": {CONTENT_TYPE: {"schema": schema}}}
 
 
 # What any route may answer.
 _COMMON: dict[int | str, Any] = {
-    error.status: _problem(error.title)
+    error.status: problem(error.title)
     for error in (BadInput, BodyTooLarge, InvalidInput, PlatformError, Unavailable, DeadlineExceeded)
 }
 
@@ -86,11 +87,11 @@ class API(APIBlueprint):
     def _collect_openapi_info(self, rule: str, func: Any, *, responses: Any = None, **options: Any) -> Any:
         documented = dict(responses or {})
         if "<" in rule:
-            documented.setdefault(NotFound.status, _problem(NotFound.title))
+            documented.setdefault(NotFound.status, problem(NotFound.title))
         if options.get("method") in ("POST", "PUT", "PATCH"):
-            documented.setdefault(errors.UnsupportedMediaType.status, _problem(errors.UnsupportedMediaType.title))
+            documented.setdefault(errors.UnsupportedMediaType.status, problem(errors.UnsupportedMediaType.title))
         if options.get("method") in ("POST", "PUT", "PATCH", "DELETE"):
-            documented.setdefault(Conflict.status, _problem(Conflict.title))
+            documented.setdefault(Conflict.status, problem(Conflict.title))
         # No `body.json` in a 204: flask-openapi leaves out what is None.
         return super()._collect_openapi_info(rule, func, responses=documented, **options)
 
