@@ -57,6 +57,18 @@ def rules_of(app: Flask, service: Service) -> Rules:
     return found
 
 
+def rule_for(route: Route, method: str, rules: Rules) -> Rule | None:
+    """The rule of a request; None where Flask itself answers: OPTIONS.
+
+    Raises:
+        Misconfigured: the route came after the rules were made, so nobody has looked at it.
+    """
+    rule = rules.get((route.endpoint, method))
+    if rule is None and method in _methods(route):
+        raise Misconfigured("Nothing says who may use this route")
+    return rule
+
+
 def identify() -> None:
     """Find out who bears the token of this request."""
     bearer.current.set(_bearer())
