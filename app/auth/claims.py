@@ -6,7 +6,6 @@ The checks that need no key come first, so that nonsense costs no signature.
 from __future__ import annotations
 
 import binascii
-import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ _TYPES = frozenset({"at+jwt", "application/at+jwt"})
 # What lets a token bring its own key, or change what is signed: RFC 7515, 4.1 and RFC 7797.
 _REFUSED = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
 _LONGEST = 256
+# Seconds of the epoch beyond any calendar.
+_FURTHEST = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def _object(part: str) -> dict[str, Any]:
 
 def _moment(claims: Mapping[str, Any], name: str, default: float | None = None) -> float:
     value = claims.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Compared, and not converted: an integer of JSON's may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_FURTHEST < value < _FURTHEST:
         raise InvalidToken(f"The token's {name} is no time")
     return float(value)
 

@@ -73,7 +73,8 @@ class Verifier:
             raise InvalidToken("The token's key is not known")
         try:
             found = jwt.decode(token, key, registry=algorithms.registry).claims
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, ValueError, TypeError, RecursionError):
+            # The last one: brackets in brackets, in the header for everybody to write.
             raise InvalidToken("The token's signature is wrong") from None
         principal = claims.read(
             found,
@@ -108,4 +109,4 @@ class Verifier:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
