@@ -47,4 +47,6 @@ class Introspector:
     def _keep(self, digest: bytes, until: float, now: float) -> None:
         if len(self._active_until) >= _MOST_KEPT:
             self._active_until = {key: end for key, end in self._active_until.items() if end > now}
+        if len(self._active_until) >= _MOST_KEPT:
+            del self._active_until[next(iter(self._active_until))]
         self._active_until[digest] = until

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -165,7 +166,8 @@ def _from_disk(path: Path | None) -> Mapping[str, Key]:
 
 
 def _to_disk(path: Path, raw: bytes) -> None:
-    part = path.with_suffix(".part")
+    # Replicas share it: each writes a file of its own, and replaces the old one as a whole.
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(raw)

@@ -160,12 +160,18 @@ class Outbound:
         except (PlatformError, ValidationError) as error:
             reason = error.code if isinstance(error, PlatformError) else "not a token response"
             _log.warning("no token for a peer", peer=service, as_user=subject is not None, reason=reason)
-            self._not_before[key] = self._clock() + _RETRY_SECONDS
+            self._hold_back(key)
             raise NoCredentials(f"The issuer gives no token for {service}", retry_after=_RETRY_SECONDS) from error
         now = self._clock()
         token = Token(answer.access_token, now + _RENEW_SHARE * answer.expires_in, now + answer.expires_in)
         self._keep(key, token, now)
         return token
+
+    def _hold_back(self, key: _Key) -> None:
+        now = self._clock()
+        if len(self._not_before) >= _MOST_KEPT:
+            self._not_before = {held: until for held, until in self._not_before.items() if until > now}
+        self._not_before[key] = now + _RETRY_SECONDS
 
     def _keep(self, key: _Key, token: Token, now: float) -> None:
         self._not_before.pop(key, None)
