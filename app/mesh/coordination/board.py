@@ -70,8 +70,10 @@ class Board:
         return {notice: until for notice, until in self._copy.items() if until > now}
 
     def listen(self, listener: Listener) -> None:
-        """`listener` is told of every notice that is new here; called on the loop."""
+        """`listener` is told of the notices that stand, at once, and of every new one; called on the loop."""
         self._listeners.append(listener)
+        if standing := self.notices:
+            listener(standing)
 
     async def post(self, notices: Notices) -> bool:
         """Put `notices` up. This process believes them at once; False if Redis is away, and will get them later."""
@@ -113,7 +115,9 @@ class Board:
             return
         there = {notice.decode(): float(until) / 1000 for notice, until in zip(flat[::2], flat[1::2], strict=True)}
         self._take(there)
-        await self._send({notice: until for notice, until in self.notices.items() if notice not in there})
+        await self._send(
+            {notice: until for notice, until in self.notices.items() if _ms(until) > _ms(there.get(notice, 0))}
+        )
 
     async def _send(self, notices: Notices) -> bool:
         items = list(notices.items())
@@ -126,12 +130,12 @@ class Board:
         return True
 
     async def _run(self, items: Sequence[tuple[str, float]]) -> None:
-        pairs = [part for notice, until in items for part in (str(int(until * 1000)), notice)]
+        pairs = [part for notice, until in items for part in (str(_ms(until)), notice)]
         args: list[str | int] = [self.origin, LOG_LENGTH, RETENTION_MS, self._now_ms(), *pairs]
         await self._line.run(_POST, [self._board, self._log_key], args)
 
     def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        return _ms(self._clock())
 
     # ------------------------------------------------------------------------------------------------ its life
 
@@ -183,6 +187,10 @@ async def open_board(
     finally:
         await ear.aclose()
         await board.aclose()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _read(name: str) -> tuple[str, float]:
