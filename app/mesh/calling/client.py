@@ -260,9 +260,9 @@ class Mesh:
             sticky=sticky,
             trace=explain,
         )
-        if self._lacks_token(call):
-            await self._authorize(call, as_user=as_user)
+        token = await self._authorize(call, as_user=as_user) if self._lacks_token(call) else None
         pick, exchange = await self._attempts.open(call)
+        self._note_refusal(call, exchange.status, token)
         idle_seconds = call.deadline - call.started_at
         try:
             yield StreamedReply(exchange.status, list(exchange.raw_headers), pick.peer.id, exchange, idle_seconds)
@@ -276,9 +276,12 @@ class Mesh:
     async def _run_authorized(self, call: Call, wishes: Wishes | None, *, as_user: bool) -> Reply:
         token = await self._authorize(call, as_user=as_user)
         reply = await self._run(call, wishes)
-        if reply.status == 401 and self.credentials is not None:
-            self.credentials.refused(call.service, token)
+        self._note_refusal(call, reply.status, token)
         return reply
+
+    def _note_refusal(self, call: Call, status: int, token: str | None) -> None:
+        if status == 401 and token is not None and self.credentials is not None:
+            self.credentials.refused(call.service, token)
 
     def _lacks_token(self, call: Call) -> bool:
         return (
