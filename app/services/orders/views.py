@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -22,6 +23,9 @@ _orders = OrderRepository(database)
 _users = MeshUsers(mesh)
 _inventory = MeshInventory(mesh)
 _recovery = Recovery(Policy())
+
+# A subject that is a user's id, in the one way in which a number is written.
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 _ADMIN = requires("orders:admin")
 _MAY_ORDER = requires("orders:write") & owner(of="user_id") | _ADMIN
@@ -82,6 +86,7 @@ async def remove(path: OrderPath) -> tuple[str, int]:
 def _oneself(asked: int | None) -> int:
     """The user who asks, and may ask for nobody else's. Raises: Forbidden."""
     asking = principal()
-    if asking is None or asking.is_client or not asking.subject.isdecimal() or asked not in (None, int(asking.subject)):
+    own = int(asking.subject) if asking is not None and _NUMBER.fullmatch(asking.subject) else None
+    if asking is None or not asking.owns(own) or own is None or asked not in (None, own):
         raise Forbidden("One may list one's own orders", scopes=_ADMIN.scopes)
-    return int(asking.subject)
+    return own
