@@ -111,7 +111,8 @@ def test_what_was_edited_is_served_after_a_rollout_and_a_slip_ends_it(running: S
     assert running.pids_of("orders") == [before]
     assert running.ask("/orders").status == 200
 
-    code.write_text(f"{good}\nservice.blueprints[0].get('/edited')(lambda: {{'edited': True}})\n")
+    edited = "service.blueprints[0].get('/edited')(public(lambda: {'edited': True}))"
+    code.write_text(f"{good}\nfrom app.auth import public\n{edited}\n")
     assert running.mesh("rollout", "orders").returncode == 0
     assert running.ask("/orders/edited").body == {"edited": True}
     # The log of the failed one and that of the one before are there to be read; the running one's has its usual name.

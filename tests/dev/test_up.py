@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.dev import lock
-from tests.dev.system import System, ask, is_gone, mesh, until
+from tests.dev.system import System, is_gone, mesh, until
 
 pytestmark = pytest.mark.timeout(180)
 
