@@ -1,16 +1,42 @@
 """Identity: who may do what. An OAuth 2.0 and OpenID Connect authorization server on Authlib.
 
-models.py       its tables, its alone
-migrations/     Alembic revisions
+views.py          the routes of the token side
+authorize.py      the authorization endpoint, as its pages see it
+device.py         user codes, as their page sees them
+server.py         Authlib's server, made strict
+requests.py       what a client says, and where it may say it
+client_auth.py    how a client proves who it is
+grants/           the ways to a token
+introspection.py  whether a token counts, and its end
+registration.py   clients that register themselves
+metadata.py       what the server can do
+tokens.py         what tokens claim: pure
+scopes.py         which scopes there are, and who may have them: pure
+authorization.py  codes, families, refresh tokens: pure
+client.py         a client, as it is registered: pure
+keys.py           when signing keys change: pure
+algorithms.py     what is signed with
+key_store.py      the signing keys of this process
+clients.py        the clients of this process's database
+repository.py     its authorizations, and the news when one ends
+notices.py        who is told
+accounts.py       accounts and logins
+passwords.py      argon2id
+token_store.py, client_store.py, account_store.py   every query
+demo.py           accounts and clients for development
+models.py         its tables, its alone
+migrations/       Alembic revisions
 """
 
 from pathlib import Path
 
 from app.service import Service
 from app.services.identity.models import metadata
+from app.services.identity.views import oauth, well_known
 
 service = Service(
     "identity",
+    blueprints=(oauth, well_known),
     prefixes=("/oauth", "/.well-known", "/account"),
     models=metadata,
     migrations=Path(__file__).parent / "migrations" / "versions",

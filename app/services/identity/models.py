@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
 
 from app.data import tables
 
@@ -155,9 +155,11 @@ signing_keys = Table(
     # The private key, encrypted: a compact JWE.
     Column("secret", Text, nullable=False),
     Column("public", Text, nullable=False),
-    Column("signs_from", tables.UtcDateTime(), nullable=False, index=True),
+    Column("signs_from", tables.UtcDateTime(), nullable=False),
     Column("signs_until", tables.UtcDateTime(), nullable=False),
     Column("published_until", tables.UtcDateTime(), nullable=False),
+    # Of two processes that add the next one at once, one does.
+    UniqueConstraint("signs_from", "algorithm"),
     **tables.OPTIONS,
 )
 

@@ -82,9 +82,9 @@ def upgrade() -> None:
         sa.Column("signs_until", tables.UtcDateTime(), nullable=False),
         sa.Column("published_until", tables.UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("kid", name="pk_identity_signing_keys"),
+        sa.UniqueConstraint("signs_from", "algorithm", name="uq_identity_signing_keys_signs_from_algorithm"),
         **tables.OPTIONS,
     )
-    op.create_index("ix_identity_signing_keys_signs_from", "identity_signing_keys", ["signs_from"])
     op.create_table(
         "identity_codes",
         sa.Column("digest", tables.key(64), nullable=False),
