@@ -46,7 +46,7 @@ class RegistryContact(NamedTuple):
 
 Kind = Literal[
     "breaker", "ejection", "hedge", "fallback", "flight", "suspect", "drain", "shed", "cache", "lock", "leader", "rate",
-    "retry",
+    "retry", "auth",
 ]  # fmt: skip
 
 

@@ -182,6 +182,7 @@ class Entry:
                 status=status,
                 ms=round(seconds * 1000, 2),
                 caller=ctx.caller,
+                subject=scope.get("subject"),
             )
 
 

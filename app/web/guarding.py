@@ -21,6 +21,7 @@ from app.auth.bearer import NOBODY, Bearer
 from app.auth.principal import Principal
 from app.auth.rules import Asked, Callers, Rule
 from app.errors import Forbidden, InvalidToken, Misconfigured, PlatformError, Unauthorized
+from app.mesh.observer import Decision
 from app.service import Service
 from app.web.current import EXTENSION
 
@@ -71,7 +72,11 @@ def rule_for(route: Route, method: str, rules: Rules) -> Rule | None:
 
 def identify() -> None:
     """Find out who bears the token of this request."""
-    bearer.current.set(_bearer())
+    found = _bearer()
+    bearer.current.set(found)
+    scope = request.environ.get("asgi.scope")
+    if found.principal is not None and scope is not None:
+        scope["subject"] = found.principal.subject  # for the access log
     fill_identity()
 
 
@@ -85,6 +90,15 @@ def admit(rule: Rule) -> None:
     """
     if rule.is_public:
         return
+    try:
+        _admit(rule)
+    except PlatformError as error:
+        own = _resources()
+        own.observer.decision(Decision("auth", own.service.name, error.code, detail=request.endpoint or ""))
+        raise
+
+
+def _admit(rule: Rule) -> None:
     found = bearer.current.get()
     if found.error is not None:
         raise found.error
@@ -141,8 +155,12 @@ def _bearer() -> Bearer:
         return Bearer(token, error=error)
 
 
+def _resources() -> Resources:
+    return cast("Resources", current_app.extensions[EXTENSION])
+
+
 def _auth() -> Auth:
-    return cast("Resources", current_app.extensions[EXTENSION]).auth
+    return _resources().auth
 
 
 def _wait(awaitable: Any) -> Any:
