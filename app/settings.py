@@ -170,6 +170,7 @@ class IdentitySettings(_Slice):
     lockout_failures: int = Field(gt=0)
     lockout_seconds: float = Field(gt=0)
     lockout_max_seconds: float = Field(gt=0)
+    audit_days: float = Field(gt=0)
     # Encrypts the signing keys where they are stored.
     key_secret: SecretStr | None = None
 

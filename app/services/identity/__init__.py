@@ -19,9 +19,15 @@ algorithms.py     what is signed with
 key_store.py      the signing keys of this process
 clients.py        the clients of this process's database
 repository.py     its authorizations, and the news when one ends
-notices.py        who is told
-accounts.py       accounts and logins
-passwords.py      argon2id
+accounts.py       the rules of logins and lockouts
+passwords.py      argon2id, a few at a time
+journal.py        what happened: a row that stays, and a line in the log
+audit.py          that of this process
+address.py        who is at the other end
+housekeeping.py   when what has expired is removed
+alongside.py      what goes on while identity serves
+admin.py          accounts from the command line
+pages/            what people see in a browser
 token_store.py, client_store.py, account_store.py   every query
 demo.py           accounts and clients for development
 models.py         its tables, its alone
@@ -31,14 +37,19 @@ migrations/       Alembic revisions
 from pathlib import Path
 
 from app.service import Service
+from app.services.identity.alongside import alongside
+from app.services.identity.demo import seed
 from app.services.identity.models import metadata
+from app.services.identity.pages import pages
 from app.services.identity.views import oauth, well_known
 
 service = Service(
     "identity",
-    blueprints=(oauth, well_known),
+    blueprints=(oauth, well_known, pages),
     prefixes=("/oauth", "/.well-known", "/account"),
     models=metadata,
     migrations=Path(__file__).parent / "migrations" / "versions",
+    seed=seed,
+    alongside=alongside,
     description="Who may do what: OAuth 2.0 tokens, OpenID Connect, accounts and clients.",
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
+
 from app.data import Database
-from app.errors import Conflict
+from app.errors import Conflict, Misconfigured
 from app.services.identity import client_auth, passwords, scopes
 from app.services.identity.account_store import AccountStore
 from app.services.identity.client import (
@@ -20,10 +22,37 @@ from app.services.identity.client import (
     digest,
 )
 from app.services.identity.client_store import ClientStore
+from app.settings import Settings
 
+SECRETS_FILE = "secrets.json"
 DEMO_CLIENT = "demo-client"
 AUDIENCE = "mesh"
 CALLBACK = "http://127.0.0.1/callback"
+
+
+class Secrets(BaseModel):
+    """What is read of the file of secrets that `mesh up` makes on its first start."""
+
+    accounts: dict[str, str]
+    clients: dict[str, str]
+
+
+async def seed(database: Database, settings: Settings) -> None:
+    """The demo's accounts and clients, with the secrets in the data directory; without those, nobody.
+
+    Raises:
+        Misconfigured: the file is there, and is none of ours.
+    """
+    file = settings.data_dir / SECRETS_FILE
+    if not file.exists():
+        return
+    try:
+        known = Secrets.model_validate_json(file.read_bytes())
+    except ValueError:
+        raise Misconfigured(
+            f"{file} is not a file of secrets: move it away, and the next start makes another"
+        ) from None
+    await seed_with(database, accounts=known.accounts, clients=known.clients, issuer=settings.auth.issuer)
 
 
 async def seed_with(
@@ -107,6 +136,8 @@ def _public(issuer: str) -> tuple[Client, ...]:
             audiences=(AUDIENCE,),
             redirect_uris=(CALLBACK,),
             logout_uris=(f"{issuer}/account",),
+            # It stands for an application of one's own: nobody is asked whether it may. `demo-device` asks.
+            trusted=True,
             demo=True,
         ),
         _device("demo-device", "Demo device", allowed, (DEVICE_CODE, REFRESH_TOKEN), trusted=False),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from app.services.identity import notices
 from app.services.identity.account_store import AccountStore
+from app.services.identity.alongside import longest_life
 from app.services.identity.token_store import TokenStore
 from app.web import database, resources
 
@@ -39,23 +39,7 @@ async def revoke_families_of_account(account_id: int, reason: str) -> list[str]:
     return ended
 
 
-async def recently_revoked(since: datetime | None = None) -> list[tuple[str, datetime]]:
-    """The families that were ended after `since`, and until when a token of each could still be valid.
-
-    Args:
-        since: by default as far back as any token lives.
-    """
-    life = _longest_life()
-    found = await tokens.recently_revoked(datetime.now(UTC) - life if since is None else since)
-    return [(sid, revoked_at + life) for sid, revoked_at in found]
-
-
 async def _tell(sids: Iterable[str], now: datetime) -> None:
-    until = now + _longest_life()
-    for sid in sids:
-        await notices.current().revoked(sid, until)
-
-
-def _longest_life() -> timedelta:
-    settings = resources.settings
-    return timedelta(seconds=settings.identity.access_token_seconds + settings.auth.leeway_seconds)
+    """Everybody who verifies tokens hears of it, within moments."""
+    until = (now + longest_life(resources.settings)).timestamp()
+    await resources.revoked_sessions.post(dict.fromkeys(sids, until))

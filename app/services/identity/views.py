@@ -6,13 +6,15 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
+from app.auth import public
 from app.errors import NotFound
 from app.services.identity import introspection, key_store, metadata, repository, scopes, tokens
 from app.services.identity.server import respond, server
 from app.web import API, rate_limited, resources
 
-oauth = API("oauth", __name__, prefix="/oauth", tag="oauth")
-well_known = API("well_known", __name__, prefix="/.well-known", tag="oauth")
+# Each of these asks for what OAuth says: a client's own proof, a token for this very service, or nothing.
+oauth = public(API("oauth", __name__, prefix="/oauth", tag="oauth"))
+well_known = public(API("well_known", __name__, prefix="/.well-known", tag="oauth"))
 
 _REGISTRATIONS = "20/hour"
 # Beside the public API's, the audience of tokens for this very service.
