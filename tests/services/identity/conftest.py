@@ -1,4 +1,4 @@
-"""An identity service with an account and a client, and a browser before it."""
+"""An identity service: with an account, a client and a browser before it; or with the demo's accounts and clients."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.services.conftest import Running, Start
+from app.data import Database
+from tests.services.conftest import Migrate, Running, Start
 from tests.services.identity.browser import Browser, add_account, add_client
+from tests.services.identity.parties import Identity, add_page, populate
 
 
 @pytest.fixture
@@ -25,3 +27,17 @@ async def browser(running: Running) -> AsyncIterator[Browser]:
     browser = Browser(running)
     yield browser
     await browser.client.aclose()
+
+
+@pytest.fixture
+async def identity(start: Start) -> AsyncIterator[Identity]:
+    """Identity with the demo's clients, and a page that needs no login."""
+    started = await start("identity")
+    add_page(started)
+    async with started.as_(None) as running:
+        yield Identity(running, await populate(running.database))
+
+
+@pytest.fixture
+async def database(migrated: Migrate) -> Database:
+    return await migrated("identity")
