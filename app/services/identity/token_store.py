@@ -109,14 +109,14 @@ class TokenStore:
             if found is None:
                 return "unknown"
             verdict = judge(found, now, grace_seconds=grace_seconds)
-            if verdict == "retried":
-                await session.execute(insert(refresh_tokens).values(sid=found.family.sid, **asdict(new)))
-                longer = update(families).where(
-                    families.c.sid == found.family.sid, families.c.expires_at < new.expires_at
-                )
-                await session.execute(longer.values(expires_at=new.expires_at))
-                return "fresh" if first else "retried"
-            return verdict
+            if verdict != "retried":
+                return verdict
+            # The family first: to insert its child takes a shared lock on it, and two who have one both wait for more.
+            family = families.c.sid == found.family.sid
+            longer = update(families).where(family, families.c.expires_at < new.expires_at)
+            await session.execute(longer.values(expires_at=new.expires_at))
+            await session.execute(insert(refresh_tokens).values(sid=found.family.sid, **asdict(new)))
+            return "fresh" if first else "retried"
 
         return await self._database.transact(work)
 
