@@ -14,6 +14,7 @@ from flask import Response, request
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from app.auth import public
 from app.data import Database
 from app.services.identity import algorithms, authorize, demo, repository
 from app.services.identity.account_store import AccountStore
@@ -23,6 +24,7 @@ from app.services.identity.authorize import Refused
 from app.services.identity.client import DEVICE_CODE, TOKEN_EXCHANGE, digest, new_secret
 from app.services.identity.client_store import ClientStore
 from app.services.identity.token_store import TokenStore
+from app.web import guarding
 from tests.services.conftest import Running
 
 ISSUER = "http://127.0.0.1:8000"
@@ -71,7 +73,9 @@ def add_page(running: Running) -> None:
         now = datetime.now(UTC)
         return await authorize.answer(account, Session("5" * 64, account, LOGGED_IN_AT, now + timedelta(hours=1)))
 
-    running.process.flask.add_url_rule("/test/authorize", "test_authorize", page)
+    app = running.process.flask
+    app.add_url_rule("/test/authorize", "test_authorize", public(page))
+    app.rules = guarding.rules_of(app, running.process.service)
 
 
 def query_of(location: str) -> dict[str, str]:
