@@ -14,19 +14,15 @@ from joserfc.jws import JWSRegistry
 CURVES = {"ES256": "P-256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
 
-def _believed() -> dict[str, Any]:
-    known = JWSRegistry.algorithms
-    eddsa = type("EdDSA", (type(known["EdDSA"]),), {"security_warning": None})()
-    return {"ES256": known["ES256"], "EdDSA": eddsa, "Ed25519": known["Ed25519"]}
+def pinned(*names: str) -> JWSRegistry:
+    """joserfc's registry with the algorithms `names` and no others."""
+    known: dict[str, Any] = {name: JWSRegistry.algorithms[name] for name in names}
+    if "EdDSA" in known:
+        known["EdDSA"] = type("EdDSA", (type(known["EdDSA"]),), {"security_warning": None})()
+    return type("PinnedRegistry", (JWSRegistry,), {"algorithms": known})(algorithms=names)  # type: ignore[no-any-return]
 
 
-class PinnedRegistry(JWSRegistry):
-    """joserfc's registry, with these algorithms alone."""
-
-    algorithms = _believed()
-
-
-registry = PinnedRegistry(algorithms=tuple(CURVES))
+registry = pinned(*CURVES)
 
 
 def fits(key: Key, algorithm: str) -> bool:

@@ -1,15 +1,12 @@
-"""The signature algorithms that are signed with and believed, and no others: not ``none``, not HMAC with a public key.
-
-RFC 9864 deprecates the name EdDSA for being a family; with Ed25519 keys alone, as here, it means one thing, and it is
-what libraries understand. So joserfc's warning of it is left out.
-"""
+"""What tokens are signed with here, and what clients may sign their assertions with."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from joserfc.jwk import ECKey, OKPKey
-from joserfc.jws import JWSRegistry
+
+from app.auth.algorithms import pinned
 
 Algorithm = Literal["ES256", "EdDSA"]
 
@@ -18,18 +15,8 @@ OURS: tuple[Algorithm, ...] = ("ES256", "EdDSA")
 OF_CLIENTS = ("ES256", "EdDSA", "PS256", "RS256")
 
 
-def _known() -> dict[str, Any]:
-    known = JWSRegistry.algorithms
-    eddsa = type("EdDSA", (type(known["EdDSA"]),), {"security_warning": None})()
-    return {**{name: known[name] for name in OF_CLIENTS}, "EdDSA": eddsa}
-
-
-class _Pinned(JWSRegistry):
-    algorithms = _known()
-
-
-own = _Pinned(algorithms=OURS)
-of_clients = _Pinned(algorithms=OF_CLIENTS)
+own = pinned(*OURS)
+of_clients = pinned(*OF_CLIENTS)
 
 
 def generate(algorithm: Algorithm) -> ECKey | OKPKey:
