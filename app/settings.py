@@ -239,6 +239,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @property
+    def secrets_file(self) -> Path:
+        """The demo's secrets, where there is a demo."""
+        return self.data_dir / "secrets.json"
+
     def database_url_of(self, service: str) -> str:
         """The service's own database: ``DATABASE_URL``, else a SQLite file in the data directory."""
         if self.database_url is not None:

@@ -7,11 +7,13 @@ run.py        run SERVICE: one process in the foreground, as in production
 ps.py         ps: who is in the registry
 inspection.py inspect INSTANCE: what it says of itself
 call.py       call SERVICE METHOD PATH: through the mesh client
+token.py      token: an access token, for a shell
 rollout.py    rollout SERVICE…: a rolling restart of what `mesh up` runs
 drain.py      drain INSTANCE: out of the traffic, and back
 weight.py     weight SERVICE RULE…: who gets how much of it
 db.py         db upgrade, db status, db revise
 services.py   services: what there is to run
+tokens.py     gets the token that a command prints or carries
 running.py    finds the running system
 instances.py  finds the instance that is named
 news.py       what a supervisor reports, shown as it comes

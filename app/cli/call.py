@@ -1,21 +1,24 @@
-"""``mesh call SERVICE METHOD PATH``: one call through the mesh client, as a service would make it."""
+"""``mesh call SERVICE METHOD PATH``: one call through the mesh client, as a service would make it, in whose name you like."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 
 from app import context, redis_client, telemetry
-from app.cli import running, terminal
+from app.cli import running, terminal, tokens
 from app.cli.running import DataDir, System
+from app.cli.tokens import Wish
 from app.context import Context
+from app.dev.secrets import DEMO_CLIENT
 from app.errors import InvalidInput, MeshError
 from app.mesh import Mesh, Reply, Story, Trace, open_mesh
 
@@ -23,6 +26,8 @@ CALLER = "cli"
 # It calls and is never called: the address stands in a record that is not registered.
 NO_ADDRESS = "http://127.0.0.1:1"
 _REDIS_SECONDS = 2.0
+# RFC 6750, 2.1
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def register(mesh: typer.Typer) -> None:
@@ -39,13 +44,22 @@ def call(
     json_explain: Annotated[bool, typer.Option("--json-explain", help="The same as JSON, on stderr.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for the whole call.")] = None,
     sandbox: Annotated[str | None, typer.Option(help="Go to the instances of this sandbox.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="In the name of this user of the demo.")
+    ] = None,
+    client: Annotated[str | None, typer.Option("--as-client", metavar="ID", help="As this client.")] = None,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="With this token.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Call a service and print what it answers; the code is 0 if the status is below 400."""
+    """Call a service and print what it answers; the code is 0 if the status is below 400.
+
+    Without --as, --as-client or --token it is nobody who calls: that is enough for what is public.
+    """
     if not path.startswith("/"):
         raise InvalidInput(f"The path starts with a slash, as in /{path}")
-    order = Order(service, method.upper(), path, _parse(body), timeout, sandbox)
+    json_body, caller = _parse(body), Caller(user, client, token)
     system = running.find(data_dir)
+    order = Order(service, method.upper(), path, json_body, timeout, sandbox, caller.token_in(system))
     telemetry.configure(system.settings.model_copy(update={"log_level": "error"}), service=CALLER, instance=CALLER)
     answer = asyncio.run(_carry_out(order, system))
     if explain:
@@ -56,8 +70,37 @@ def call(
         answer.outcome.detail = str(answer.outcome)
         raise answer.outcome
     _print(answer.outcome)
+    if answer.outcome.status == 401:
+        typer.echo(f"mesh: {_how_to_be_somebody(order)}", err=True)
     if answer.outcome.status >= 400:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """In whose name the call is made: a user's, a client's, that of a token, or nobody's.
+
+    Raises:
+        InvalidInput: more than one of them.
+    """
+
+    user: str | None
+    client: str | None
+    token: str | None
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.user, self.client, self.token)) > 1:
+            raise InvalidInput("One of --as, --as-client and --token")
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise InvalidInput("--token: that is no token; `mesh token` prints one")
+
+    def token_in(self, system: System) -> str | None:
+        """Raises: what `tokens.of_user` and `tokens.of_client` raise."""
+        if self.user is not None:
+            return tokens.of_user(system.settings, self.user, Wish())
+        if self.client is not None:
+            return tokens.of_client(system.settings, self.client, Wish())
+        return self.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +113,11 @@ class Order:
     json: Any
     timeout: float | None
     sandbox: str | None
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.token is None else {"authorization": f"Bearer {self.token}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +154,13 @@ async def _call(order: Order, mesh: Mesh) -> Answer:
     trace = Trace()
     try:
         reply = await mesh.request(
-            order.method, order.service, order.path, json=order.json, timeout=order.timeout, explain=trace
+            order.method,
+            order.service,
+            order.path,
+            json=order.json,
+            headers=order.headers,
+            timeout=order.timeout,
+            explain=trace,
         )
     except MeshError as error:
         return Answer(error, trace.story)
@@ -147,6 +201,12 @@ def _tell(story: Story) -> None:
     for after, note in story.notes:
         tell(f"decided     {note}, after {after * 1000:.1f} ms")
     tell(f"answer      {story.outcome} after {story.seconds * 1000:.1f} ms")
+
+
+def _how_to_be_somebody(order: Order) -> str:
+    if order.token is not None:
+        return "the token is not believed; `mesh token` prints another"
+    return f"it is to be known who calls: add --as {tokens.DEFAULT_USER}, --as-client {DEMO_CLIENT}, or --token TOKEN"
 
 
 def _print(reply: Reply) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "ps": "app.cli.ps",
     "inspect": "app.cli.inspection",
     "call": "app.cli.call",
+    "token": "app.cli.token",
     "rollout": "app.cli.rollout",
     "drain": "app.cli.drain",
     "weight": "app.cli.weight",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from pydantic import SecretStr
 
 from app import settings as settings_module
-from app.dev import state
+from app.dev import credentials, secrets, state
 from app.dev.state import State
 from app.errors import Unavailable
 from app.settings import Settings
@@ -63,6 +64,21 @@ def supervised(data_dir: Path | None) -> State:
     return known
 
 
+def issuing(data_dir: Path | None) -> Settings:
+    """The settings of this shell, with the issuer of what runs on the data directory, else that of MESH_AUTH__ISSUER.
+
+    Raises:
+        Unavailable: nothing runs there, and the issuer is not named.
+    """
+    settings = load_settings(data_dir)
+    known = state.running(settings.data_dir)
+    if known is not None:
+        return _as_in(known, settings)
+    if credentials.ISSUER in map(str.upper, os.environ):
+        return settings
+    raise Unavailable(f"{_nothing_runs(settings)}, or set {credentials.ISSUER}")
+
+
 def joining(settings: Settings) -> tuple[Settings, State | None]:
     """The settings of a process that is to join what runs on its data directory, unless REDIS_URL names a Redis."""
     known = state.running(settings.data_dir)
@@ -74,7 +90,12 @@ def joining(settings: Settings) -> tuple[Settings, State | None]:
 def _as_in(known: State, settings: Settings) -> Settings:
     registry = settings.registry.model_copy(update={"namespace": known.namespace})
     token = SecretStr(known.management_token) if known.management_token else settings.management_token
-    return settings.model_copy(update={"registry": registry, "management_token": token})
+    system = settings.model_copy(update={"registry": registry, "management_token": token})
+    if settings.env == "production":
+        return system
+    demo = None if settings.service is None else secrets.read(settings.secrets_file)
+    own = credentials.variables(settings.service or "", issuer=known.url, known=demo, given=os.environ)
+    return credentials.told(system, own)
 
 
 def _nothing_runs(settings: Settings) -> str:

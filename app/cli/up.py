@@ -86,7 +86,8 @@ def _print(state: State, settings: Settings, *, stop: str) -> None:
     rows = [(p.service, str(p.number), _url(p, state), str(p.pid), _short(p.log)) for p in state.processes]
     typer.echo()
     terminal.print_table(("SERVICE", "REPLICA", "URL", "PID", "LOG"), rows)
-    examples = demo.commands(state.url, redis_url=state.redis_url, settings=settings.registry)
+    token = "" if settings.env == "production" else _mesh_command("token", settings)
+    examples = demo.commands(state.url, redis_url=state.redis_url, settings=settings.registry, token_command=token)
     typer.echo("\nTry:")
     for command in (*examples, _mesh_command("ps", settings)):
         typer.echo(f"    {command}")

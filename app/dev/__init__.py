@@ -21,10 +21,14 @@
     events.py       what a supervisor tells whoever started it
     daemon.py       the same in the background
     redis.py        the embedded Redis
+    secrets.py      the demo's passwords and secrets, in the data directory's secrets.json
+    credentials.py  what a process is told of the issuer, and proves itself with there
+    login.py        tokens as a client gets them: for itself, or for a user who logs in
+    browser.py      as much of a browser as that needs
     leash.py        a child ends when its parent does, however that ends
     lock.py         one supervisor per data directory
     ports.py        which are free, and how an address is written
 
 In the data directory: state.json, mesh.lock, control.sock, run/ (pid files) while it runs; logs/, redis/redis.log, the
-SQLite files and cache/ for good. A replica's log is that of its present process; the one before it left `.old.log`.
+SQLite files, secrets.json and cache/ for good. A replica's log is that of its present process; the one before it left `.old.log`.
 """

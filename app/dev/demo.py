@@ -15,14 +15,22 @@ ASK_SECONDS = 2.0
 QUANTITY = 2
 
 
-def commands(edge: str, *, redis_url: str, settings: RegistrySettings) -> list[str]:
-    """Commands that show the demo at `edge`, as far as its services are there."""
+def commands(edge: str, *, redis_url: str, settings: RegistrySettings, token_command: str) -> list[str]:
+    """Commands that show the demo at `edge`, as far as its services are there.
+
+    Args:
+        token_command: prints a token of user 7; empty if there is none.
+    """
     prefixes = _prefixes(redis_url, settings)
     found = [f"curl {edge}/users/7"] if "/users" in prefixes else []
+    if not token_command or "/oauth" not in prefixes:
+        return found
+    bearer = f'-H "Authorization: Bearer $({token_command})"'
+    found += [f"curl {bearer} {edge}/users/7"] if found else []
     sku = _a_sku(edge) if {"/users", "/orders", "/inventory"} <= prefixes else None
     if sku is not None:
         order = json.dumps({"user_id": 7, "items": [{"sku": sku, "quantity": QUANTITY}]})
-        found.append(f"curl -X POST {edge}/orders -H 'Content-Type: application/json' -d '{order}'")
+        found.append(f"curl -X POST {edge}/orders {bearer} -H 'Content-Type: application/json' -d '{order}'")
     return found
 
 

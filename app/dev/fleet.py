@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ class Surroundings:
     """What every replica of a system is told.
 
     Args:
+        credentials: the variables by which a process of a service, asked for by name, knows the issuer and proves itself.
         listener: the descriptor of the public socket, which the gateways inherit.
         first_port: the replicas' own ports are counted up from here.
         stop_seconds: how long one may take to end by itself before it is killed.
@@ -36,6 +37,7 @@ class Surroundings:
     data_dir: Path
     redis_url: str
     management_token: str
+    credentials: Callable[[str], Mapping[str, str]]
     listener: int
     first_port: int
     stop_seconds: float
@@ -152,4 +154,5 @@ class Fleet:
         }
         if keeper.replica.is_gateway:
             own["MESH_LISTEN_FD"] = str(self._around.listener)
-        return {name: value for name, value in os.environ.items() if name != "MESH_LISTEN_FD"} | own
+        ours = {**self._around.credentials(keeper.replica.service), **own}
+        return {name: value for name, value in os.environ.items() if name != "MESH_LISTEN_FD"} | ours

@@ -25,8 +25,10 @@ def occupied(data_dir: Path, *, patience_seconds: float) -> Iterator[None]:
     Raises:
         Conflict: a supervisor is at work there.
     """
-    for folder in (data_dir, data_dir / "logs", data_dir / "run"):
-        folder.mkdir(parents=True, exist_ok=True)
+    # What lies in it is nobody else's business: logs, databases, secrets.
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (data_dir / "logs", data_dir / "run"):
+        folder.mkdir(exist_ok=True)
     try:
         with lock.exclusive(data_dir / state.LOCK_FILE):
             _clear(data_dir, patience_seconds=patience_seconds)

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Literal
 
-from app.dev import boot, control, ports, premises, redis, roster, state
+from app.dev import boot, control, credentials, ports, premises, redis, roster, secrets, state
 from app.dev.control import Order
 from app.dev.events import Event, Report
 from app.dev.fleet import Fleet, Surroundings
@@ -27,9 +27,11 @@ from app.dev.keeper import Keeper
 from app.dev.nursery import Nursery
 from app.dev.plan import Replica
 from app.dev.rollout import Roller
+from app.dev.secrets import Secrets
 from app.dev.state import State
 from app.dev.stop import Stop, longest_seconds
-from app.errors import PlatformError
+from app.errors import Misconfigured, PlatformError
+from app.service import discover
 from app.settings import Settings
 
 WATCH_REDIS_SECONDS = 0.5
@@ -45,6 +47,7 @@ def run(settings: Settings, replicas: tuple[Replica, ...], report: Report) -> No
         Conflict: one runs on that data directory.
         Unavailable: the port is taken, or there is no Redis.
         BootFailed: a process did not become ready; everything is stopped again.
+        Misconfigured: the demo's secrets are open to others, or make no sense.
     """
     with premises.occupied(settings.data_dir.resolve(), patience_seconds=longest_seconds(settings)):
         asyncio.run(_supervise(settings, replicas, report))
@@ -52,13 +55,18 @@ def run(settings: Settings, replicas: tuple[Replica, ...], report: Report) -> No
 
 async def _supervise(settings: Settings, replicas: tuple[Replica, ...], report: Report) -> None:
     stop, place = Stop(), control.place(settings.data_dir.resolve())
+    # Before anything starts, since everything is told of them.
+    known = None if settings.env == "production" else secrets.ensure(settings.secrets_file, discover())
     with (
         stop.on_signals(),
         ports.listen(settings.host, settings.port) as listener,
         place as path,
         _some_redis(settings, report) as server,
     ):
-        await Supervisor(settings, replicas, report, stop, listener=listener, server=server, path=path).run()
+        supervisor = Supervisor(
+            settings, replicas, report, stop, listener=listener, server=server, path=path, known=known
+        )
+        await supervisor.run()
 
 
 @contextmanager
@@ -82,6 +90,7 @@ class Supervisor:
         listener: the public socket.
         server: the embedded Redis, unless another one is used.
         path: of the socket at which it takes orders.
+        known: the demo's secrets; None in production, whose processes are told theirs by others.
     """
 
     def __init__(
@@ -94,13 +103,15 @@ class Supervisor:
         listener: socket.socket,
         server: redis.Server | None,
         path: Path,
+        known: Secrets | None,
     ) -> None:
         self._settings, self._report, self._stop = settings, report, stop
         self._listener, self._server, self._path = listener, server, path
         self._data_dir = settings.data_dir.resolve()
+        self._known = known
         self._redis_url = server.url if server else settings.redis_url.get_secret_value()
         given = settings.management_token
-        self._token = given.get_secret_value() if given else secrets.token_urlsafe(24)
+        self._token = given.get_secret_value() if given else token_urlsafe(24)
         self._phase: Literal["starting", "ready", "stopping"] = "starting"
         self._nursery = Nursery(
             log=self._data_dir / "logs" / "forker.log",
@@ -204,7 +215,7 @@ class Supervisor:
         return State(
             phase=self._phase,
             pid=os.getpid(),
-            url=ports.address(self._settings.host, self._settings.port),
+            url=self._url,
             redis_url=self._redis_url,
             namespace=self._settings.registry.namespace,
             redis_pid=self._server.pid if self._server else None,
@@ -213,11 +224,24 @@ class Supervisor:
             processes=self._fleet.describe(),
         )
 
+    @property
+    def _url(self) -> str:
+        return ports.address(self._settings.host, self._settings.port)
+
+    def _credentials(self, service: str) -> Mapping[str, str]:
+        if self._known is None:
+            return {}
+        # Read anew for each process: one may have been rotated. What has become unreadable is as it was.
+        with suppress(Misconfigured):
+            self._known = secrets.read(self._settings.secrets_file) or self._known
+        return credentials.variables(service, issuer=self._url, known=self._known, given=os.environ)
+
     def _surroundings(self) -> Surroundings:
         return Surroundings(
             data_dir=self._data_dir,
             redis_url=self._redis_url,
             management_token=self._token,
+            credentials=self._credentials,
             listener=self._listener.fileno(),
             first_port=self._settings.port + 1,
             stop_seconds=longest_seconds(self._settings),
