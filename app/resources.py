@@ -27,7 +27,7 @@ from app.telemetry import MeshMetrics, Metrics
 _REDIS_TIMEOUT_SECONDS = 0.25
 
 # The board on which identity says which sessions have ended.
-_REVOKED = "revoked-sessions"
+REVOKED_SESSIONS = "revoked-sessions"
 _ISSUER_SECONDS = 5.0
 
 
@@ -131,7 +131,7 @@ async def open_resources(
         )
         watch = redis_client.open_watch(redis_url, block_seconds=settings.cache.watch_seconds)
         board = await stack.enter_async_context(
-            open_board(_REVOKED, line=line, watch=watch, keys=keys, block_seconds=settings.cache.watch_seconds)
+            open_board(REVOKED_SESSIONS, line=line, watch=watch, keys=keys, block_seconds=settings.cache.watch_seconds)
         )
         auth = await stack.enter_async_context(
             open_auth(

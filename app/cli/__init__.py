@@ -12,6 +12,9 @@ rollout.py    rollout SERVICE…: a rolling restart of what `mesh up` runs
 drain.py      drain INSTANCE: out of the traffic, and back
 weight.py     weight SERVICE RULE…: who gets how much of it
 db.py         db upgrade, db status, db revise
+user.py       user add, user list, user disable
+client.py     client add, client list, client rotate
+identity.py   opens identity's database for those
 services.py   services: what there is to run
 tokens.py     gets the token that a command prints or carries
 running.py    finds the running system

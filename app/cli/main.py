@@ -25,6 +25,8 @@ COMMANDS = {
     "rollout": "app.cli.rollout",
     "drain": "app.cli.drain",
     "weight": "app.cli.weight",
+    "user": "app.cli.user",
+    "client": "app.cli.client",
     "db": "app.cli.db",
     "services": "app.cli.services",
 }

@@ -27,6 +27,7 @@ address.py        who is at the other end
 housekeeping.py   when what has expired is removed
 alongside.py      what goes on while identity serves
 admin.py          accounts from the command line
+client_admin.py   clients from the command line, and what of them production refuses
 pages/            what people see in a browser
 token_store.py, client_store.py, account_store.py   every query
 demo.py           accounts and clients for development

@@ -76,6 +76,18 @@ class AccountStore:
     async def find_by_subject(self, subject: str) -> Account | None:
         return await self._one(accounts.c.subject == subject)
 
+    async def every(self) -> list[Account]:
+        """All of them, by user name."""
+        async with self._database.reading() as session:
+            rows = await session.execute(select(*_ACCOUNT).order_by(accounts.c.username))
+        return [_account(row) for row in rows]
+
+    async def disable(self, account_id: int) -> None:
+        """Let nobody log in to an account any more, and end its sessions."""
+        async with self._database.session() as session:
+            await session.execute(update(accounts).where(accounts.c.id == account_id).values(disabled=True))
+            await session.execute(delete(sessions).where(sessions.c.account_id == account_id))
+
     async def attempt(self, username: str, policy: Lockout, now: datetime) -> Attempt | None:
         """Count a wrong password ahead of looking at it, unless the account is locked; None if there is none.
 

@@ -15,6 +15,7 @@ from app.services.identity import passwords
 from app.services.identity.account_store import AccountStore
 from app.services.identity.accounts import MAX_PASSWORD, MAX_USERNAME, Account, canonical
 from app.services.identity.journal import Audit
+from app.services.identity.token_store import TokenStore
 
 MIN_PASSWORD = 8
 
@@ -79,6 +80,25 @@ async def set_password(
     _check_password(password)
     ended = await store.change_password(account.id, await passwords.hash_password(password, parameters))
     await Audit(store).record("password_changed", subject=account.subject)
+    return ended
+
+
+async def disable_account(database: Database, username: str) -> list[str]:
+    """Let nobody log in to an account any more: its sessions and its token families end.
+
+    Returns:
+        The families; that none of their tokens counts any more is the caller's to tell.
+
+    Raises:
+        NotFound.
+    """
+    store = AccountStore(database)
+    account = await store.find_by_username(canonical(username))
+    if account is None:
+        raise NotFound(f"There is no account {username!r}")
+    await store.disable(account.id)
+    ended = await TokenStore(database).revoke_of_account(account.id, "account_disabled", now=datetime.now(UTC))
+    await Audit(store).record("account_disabled", subject=account.subject)
     return ended
 
 

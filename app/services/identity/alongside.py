@@ -11,6 +11,7 @@ from app import telemetry
 from app.data import Database
 from app.errors import PlatformError
 from app.resources import Resources
+from app.services.identity import client_admin
 from app.services.identity.token_store import TokenStore
 from app.settings import Settings
 
@@ -19,7 +20,13 @@ _log = telemetry.log("identity.alongside")
 
 @asynccontextmanager
 async def alongside(resources: Resources) -> AsyncIterator[None]:
-    """Put up what ended lately: a Redis that has lost its memory learns it from us, as from every process that knows."""
+    """Put up what ended lately: a Redis that has lost its memory learns it from us, as from every process that knows.
+
+    Raises:
+        Misconfigured: it is in production, with clients of the demo.
+    """
+    if resources.settings.env == "production":
+        await client_admin.refuse_demo(cast(Database, resources.database))
     try:
         store = TokenStore(cast(Database, resources.database))
         life = longest_life(resources.settings)

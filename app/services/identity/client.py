@@ -8,6 +8,8 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
 
 from authlib.oauth2.rfc6749 import ClientMixin
 
@@ -21,6 +23,8 @@ CLIENT_CREDENTIALS = "client_credentials"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name, not a secret
 
+_LONGEST_URI = 1_000
+_OWN_MACHINE = ("127.0.0.1", "::1", "localhost")
 # RFC 8252, 7.3: a program on the person's own machine listens on whatever port is free.
 _LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::[0-9]{1,5})?(/[^#]*)?")
 
@@ -110,3 +114,28 @@ def matches(registered: str, asked: str) -> bool:
         return True
     ours, theirs = _LOOPBACK.fullmatch(registered), _LOOPBACK.fullmatch(asked)
     return ours is not None and theirs is not None and ours.groups() == theirs.groups()
+
+
+def may_be_redirect_uri(uri: Any) -> bool:
+    """Whether a client may be registered with it: https, plain http on its own machine, or a scheme like com.example.app."""
+    if (
+        not isinstance(uri, str)
+        or len(uri) > _LONGEST_URI
+        or not uri.isascii()
+        or not uri.isprintable()
+        or set(uri) & set(' "<>\\^`{|}#')
+    ):
+        return False
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if parts.username is not None or parts.password is not None:
+        return False
+    if parts.scheme == "https":
+        return bool(host)
+    if parts.scheme == "http":
+        return host in _OWN_MACHINE
+    # RFC 8252, 7.1: the name of a domain backwards, so never javascript: or data:.
+    return "." in parts.scheme

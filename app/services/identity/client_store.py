@@ -32,13 +32,36 @@ class ClientStore:
             return False
         return True
 
-    async def rotate_secret(self, client_id: str, secret_digest: str, *, until: datetime) -> bool:
-        """Give a client another secret; the one before counts until `until`. False if there is no such client."""
+    async def every(self) -> list[Client]:
+        """All of them, by id."""
+        async with self._database.reading() as session:
+            return [_client(row) for row in await session.execute(select(clients).order_by(clients.c.client_id))]
+
+    async def of_demo(self) -> list[str]:
+        """The ids of those whose secret is the demo's."""
+        query = select(clients.c.client_id).where(clients.c.demo.is_(True)).order_by(clients.c.client_id)
+        async with self._database.reading() as session:
+            return list(await session.scalars(query))
+
+    async def rotate_secret(
+        self, client_id: str, secret_digest: str, *, until: datetime, demo: bool | None = None
+    ) -> bool:
+        """Give a client another secret; the one before counts until `until`. False if there is no such client.
+
+        Args:
+            demo: whether the new one is the demo's; None: as before.
+        """
         this = clients.c.client_id == client_id
         async with self._database.session() as session:
             # Read first: MySQL would move what the same statement has just written.
             old = await session.scalar(select(clients.c.secret_digest).where(this).with_for_update())
-            values = {"secret_digest": secret_digest, "old_secret_digest": old, "old_secret_until": until}
+            values: dict[str, Any] = {
+                "secret_digest": secret_digest,
+                "old_secret_digest": old,
+                "old_secret_until": until,
+            }
+            if demo is not None:
+                values["demo"] = demo
             return await changes.count(session, update(clients).where(this).values(values)) == 1
 
     async def replace_demo_secret(self, client_id: str, secret_digest: str) -> None:

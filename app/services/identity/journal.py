@@ -12,7 +12,7 @@ from app import context, telemetry
 Event = Literal[
     "login", "login_failed", "locked", "logout", "consent", "consent_denied", "device_approved", "device_denied",
     "token_issued", "token_revoked", "token_exchanged", "code_reused", "refresh_reused",
-    "client_created", "secret_rotated", "account_created", "password_changed", "key_rotated",
+    "client_created", "secret_rotated", "account_created", "account_disabled", "password_changed", "key_rotated",
 ]  # fmt: skip
 
 MAX_DETAIL = 500

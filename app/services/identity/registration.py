@@ -8,20 +8,25 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from authlib.oauth2.rfc7591 import ClientRegistrationEndpoint, InvalidClientMetadataError, InvalidRedirectURIError
 from flask import request
 
 from app.services.identity import client_auth, clients, metadata, scopes
-from app.services.identity.client import AUTHORIZATION_CODE, DEVICE_CODE, REFRESH_TOKEN, Client, digest, new_secret
+from app.services.identity.client import (
+    AUTHORIZATION_CODE,
+    DEVICE_CODE,
+    REFRESH_TOKEN,
+    Client,
+    digest,
+    may_be_redirect_uri,
+    new_secret,
+)
 from app.web import await_, resources
 
 GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 SCOPES = tuple(s for s in (*scopes.OF_PERSON, *scopes.OF_API) if not scopes.needs_admin(s))
 _MOST = 10
-_LONGEST = 1_000
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class _JsonPayload:
@@ -112,32 +117,8 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or len(name) > 100 or not name.isprintable():
         raise InvalidClientMetadataError("The client_name has up to 100 printable characters.")
     uris = found.get("redirect_uris", [])
-    if not isinstance(uris, list) or len(uris) > _MOST or not all(_is_acceptable(uri) for uri in uris):
+    if not isinstance(uris, list) or len(uris) > _MOST or not all(may_be_redirect_uri(uri) for uri in uris):
         raise InvalidRedirectURIError("A redirect URI is https, loopback, or of a scheme like com.example.app.")
     if AUTHORIZATION_CODE in found["grant_types"] and not uris:
         raise InvalidRedirectURIError("The authorization code needs a redirect URI.")
     return found
-
-
-def _is_acceptable(uri: Any) -> bool:
-    if (
-        not isinstance(uri, str)
-        or len(uri) > _LONGEST
-        or not uri.isascii()
-        or not uri.isprintable()
-        or set(uri) & set(' "<>\\^`{|}#')
-    ):
-        return False
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname
-    except ValueError:
-        return False
-    if parts.username is not None or parts.password is not None:
-        return False
-    if parts.scheme == "https":
-        return bool(host)
-    if parts.scheme == "http":
-        return host in _LOOPBACK
-    # RFC 8252, 7.1: the name of a domain backwards, so never javascript: or data:.
-    return "." in parts.scheme
