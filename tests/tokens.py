@@ -111,8 +111,9 @@ def verifier(
     async def keys() -> bytes:
         return issuer.jwks_file.read_bytes()
 
+    revocations = Revocations() if revocations is None else revocations
     keyring = Keyring(keys, fresh_seconds=config.keys_seconds, retry_seconds=config.keys_retry_seconds)
-    return Verifier(config, audiences=audiences, keyring=keyring, revocations=revocations or Revocations(), clock=clock)
+    return Verifier(config, audiences=audiences, keyring=keyring, revocations=revocations, clock=clock)
 
 
 def guard(issuer: TestIssuer) -> Any:

@@ -116,6 +116,7 @@ class System:
     def __init__(self, data_dir: Path, project: Path | None = None, **settings: str) -> None:
         self.data_dir, self.project = data_dir, project
         # Whose tokens its services believe.
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
         self.issuer = TestIssuer(data_dir.parent)
         self.settings = {"MESH_AUTH__JWKS_FILE": str(self.issuer.jwks_file), **settings}
         # Below the kernel's own range, as a user would choose one: see app.dev.ports.
