@@ -32,7 +32,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     # Sooner than delivered, so that who is killed is forgotten sooner.
     beat = {"MESH_REGISTRY__HEARTBEAT_SECONDS": "0.5", "MESH_REGISTRY__LEASE_SECONDS": "3"}
     system = System(folder / ("long-" * 20) / "data", folder / "project", **beat)
-    system.data_dir.parent.mkdir()
     try:
         system.up("--replicas", "users=2,gateway=2")
         yield system

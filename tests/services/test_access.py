@@ -62,7 +62,7 @@ ASKERS = ("stranger", "unscoped", "owner", "other", "admin", "orders", "stand_in
 
 def token_of(asker: str, issuer: TestIssuer, owner: int, service: str) -> str | None:
     """The token of `asker`, who may be the owner of the thing that is asked for."""
-    return {
+    tokens: dict[str, Callable[[], str | None]] = {
         "stranger": lambda: None,
         # The owner, by a client that was granted nothing.
         "unscoped": lambda: issuer.user(owner, "openid"),
@@ -73,7 +73,8 @@ def token_of(asker: str, issuer: TestIssuer, owner: int, service: str) -> str | 
         "orders": lambda: issuer.client("orders", "", aud=service),
         "stand_in": lambda: issuer.user(owner, "", aud=service, act={"sub": "orders"}),
         "payments": lambda: issuer.client("payments", "", aud=service),
-    }[asker]()
+    }
+    return tokens[asker]()
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for
