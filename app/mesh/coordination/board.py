@@ -32,6 +32,7 @@ _READ = lines.load("app.mesh.coordination", "board")
 LOG_LENGTH = 1000
 # In one call of the script.
 _BATCH = 500
+_AGAIN_SECONDS = 1.0
 
 # Notice → until when it stands, in seconds of the epoch.
 Notices = Mapping[str, float]
@@ -52,7 +53,7 @@ class Board:
         self._copy: dict[str, float] = {}
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watching = self._closed = False
+        self._watching = self._closed = self._retrying = False
         line.listen(self._line_changed)
 
     def __repr__(self) -> str:
@@ -112,6 +113,7 @@ class Board:
         try:
             flat = await self._line.run(_READ, [self._board], [self._now_ms()])
         except Unavailable:
+            self._retry()
             return
         there = {notice.decode(): float(until) / 1000 for notice, until in zip(flat[::2], flat[1::2], strict=True)}
         self._take(there)
@@ -126,6 +128,7 @@ class Board:
                 await self._run(items[start : start + _BATCH])
         except Unavailable as error:
             _log.warning("notices could not be posted; they will be", board=self.name, reason=str(error))
+            self._retry()
             return False
         return True
 
@@ -136,6 +139,17 @@ class Board:
 
     def _now_ms(self) -> int:
         return _ms(self._clock())
+
+    def _retry(self) -> None:
+        """A Redis that is there and refuses (full, loading, a key of another kind) does not come back: it is asked again."""
+        if self._line.up and not self._retrying:
+            self._retrying = True
+            self._spawn(self._again())
+
+    async def _again(self) -> None:
+        await asyncio.sleep(_AGAIN_SECONDS)
+        self._retrying = False
+        await self._compare()
 
     # ------------------------------------------------------------------------------------------------ its life
 
