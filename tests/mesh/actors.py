@@ -193,10 +193,14 @@ class Line:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:  # it was cut before this connection had its turn
+            writer.transport.abort()
+            return
         self._tasks.add(task)
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
-            self._writers |= {writer, far_writer}
+            self._writers.add(far_writer)
             await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
         except (OSError, asyncio.CancelledError):
             pass
