@@ -16,9 +16,10 @@ from tests.faults.world import World
 pytestmark = pytest.mark.timeout(600)
 
 # What two toys can do: each so much at once, and each piece takes so long. It sleeps meanwhile, so that the figure
-# does not depend on the machine.
+# hardly depends on the machine; where that wakes it late, it says so.
 TOYS, SLOTS, WORK_SECONDS = 2, 4, 0.2
 CAPACITY_PER_SECOND = TOYS * SLOTS / WORK_SECONDS
+AT_ONCE_SECONDS = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_at_three_times_its_capacity_a_service_does_what_it_can_and_refuses_the_
     """How soon a refusal comes is judged beside the answers of a service that has time, from the same seconds.
 
     On a quiet machine 99 of 100 come within 50 ms. Where the machine itself is busy, whatever goes through the gateway
-    is late; then the refusals may be as late as those answers, and a few in a hundred more.
+    is late; then the refusals may be as late as those answers, but for a few in a hundred.
     """
     world.tell_all(work_seconds=WORK_SECONDS, work_slots=SLOTS)
     shares = {"work": 3 * CAPACITY_PER_SECOND, "user": 20.0}
@@ -57,18 +58,15 @@ def test_at_three_times_its_capacity_a_service_does_what_it_can_and_refuses_the_
     done = work.where(lambda outcome: outcome.status == 200 and begin <= outcome.ended < end)
     refused = work.between(begin, end).where(lambda outcome: outcome.status == 503)
     beside = load.journal.of_kind("user").between(begin, end)
-    goodput = len(done) / (end - begin)
-    soon, soon_beside = at_once(refused), at_once(beside)
-    note(
-        f"{load.journal}; goodput {goodput:.0f}/s of {CAPACITY_PER_SECOND:.0f}/s; within 50 ms: {soon:.1%} of {refused}"
-    )
+    goodput, possible = len(done) / (end - begin), TOYS * SLOTS / world.piece_seconds()
+    soon, usual_seconds = share_within(refused, AT_ONCE_SECONDS), max(AT_ONCE_SECONDS, beside.seconds(99))
+    note(f"{load.journal}; goodput {goodput:.0f}/s of {possible:.0f}/s; within 50 ms: {soon:.1%} of {refused}")
     assert load.journal.failed.counts() == {}
-    assert goodput >= 0.9 * CAPACITY_PER_SECOND
+    assert goodput >= 0.9 * possible
     # What is beyond its capacity is refused, and not kept waiting.
     assert len(refused) >= CAPACITY_PER_SECOND * (end - begin)
-    assert soon >= 0.99 or soon >= soon_beside - 0.05, f"of those beside: {soon_beside:.1%}"
+    assert soon >= 0.99 or share_within(refused, usual_seconds) >= 0.95, f"usual beside: {usual_seconds:.3f} s"
 
 
-def at_once(journal: Journal) -> float:
-    """The share that came within 50 ms."""
-    return 1 - len(journal.slower_than(0.05)) / max(1, len(journal))
+def share_within(journal: Journal, seconds: float) -> float:
+    return 1 - len(journal.slower_than(seconds)) / max(1, len(journal))

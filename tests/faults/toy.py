@@ -45,6 +45,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
+        self.pieces, self.worked_seconds = 0, 0.0
         self.ledger = os.open(Path(os.environ["MESH_DATA_DIR"]) / LEDGER, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.become(Mood())
 
@@ -75,10 +76,12 @@ class Number(BaseModel):
 
 
 class Seen(BaseModel):
-    """What has reached this process, by view."""
+    """What has reached this process, by view; the pieces of `work` that are done, and the time that they took."""
 
     pid: int
     seen: dict[str, int]
+    pieces: int
+    worked_seconds: float
 
 
 @api.get("/echo/<int:number>", responses={200: Number})
@@ -104,7 +107,10 @@ async def work(path: Number) -> Number:
     """Something of which only so much can be done."""
     _process.seen["work"] += 1
     async with _process.slots:
+        began = time.monotonic()
         await asyncio.sleep(_process.mood.work_seconds)
+        _process.worked_seconds += time.monotonic() - began
+        _process.pieces += 1
     return path
 
 
@@ -147,7 +153,8 @@ async def be(body: Mood) -> Mood:
 
 @api.get("/seen", responses={200: Seen})
 async def seen() -> Seen:
-    return Seen(pid=os.getpid(), seen=dict(_process.seen))
+    it = _process
+    return Seen(pid=os.getpid(), seen=dict(it.seen), pieces=it.pieces, worked_seconds=it.worked_seconds)
 
 
 service = Service("toy", blueprints=(api,), prefixes=("/toy",), description="A service of the tests'.")

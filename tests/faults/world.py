@@ -173,6 +173,12 @@ class World(System):
         answer: Answer = system.ask(f"{process.url}/toy/seen")
         return int(answer.body["seen"].get(view, 0))
 
+    def piece_seconds(self) -> float:
+        """How long a piece of the toys' work has really taken, on average."""
+        told = [system.ask(f"{process.url}/toy/seen").body for process in self.replicas("toy")]
+        mean: float = sum(each["worked_seconds"] for each in told) / sum(each["pieces"] for each in told)
+        return mean
+
     def seen_by_all(self, view: str) -> int:
         return sum(self.seen(process, view) for process in self.replicas("toy"))
 
