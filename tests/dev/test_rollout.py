@@ -151,11 +151,15 @@ def test_what_does_not_run_here_cannot_be_rolled_out(running: System) -> None:
 
 
 def test_all_gateways_serve_the_public_port(running: System) -> None:
-    asked = 40
-    for _ in range(asked):
-        assert running.ask("/users/7").status == 200
     gateways = [process for process in running.state().processes if process.service == "gateway"]
-    assert all(requests_in(gateway.log) for gateway in gateways)
+    before = [requests_in(gateway.log) for gateway in gateways]
+
+    def all_have_served() -> bool:
+        # The kernel chooses whose turn it is.
+        assert running.ask("/users/7").status == 200
+        return all(requests_in(gateway.log) > count for gateway, count in zip(gateways, before, strict=True))
+
+    until("each of them has served", all_have_served)
 
 
 # ------------------------------------------------------------------------------------------------------ drain, weight
@@ -187,7 +191,7 @@ def test_a_drain_that_is_not_acknowledged_in_time_says_for_whom_it_waits(running
     deaf = running.members("inventory")[0]
     os.kill(deaf.pid, signal.SIGSTOP)
     try:
-        waited = running.typed("drain", drained, "--timeout", "0.5")
+        waited = running.typed("drain", drained, "--timeout", "1.5")
     finally:
         os.kill(deaf.pid, signal.SIGCONT)
     assert waited.returncode == 1
