@@ -116,8 +116,7 @@ def test_what_was_edited_is_served_after_a_rollout_and_a_slip_ends_it(running: S
     assert running.ask("/orders/edited").body == {"edited": True}
     # The log of the failed one and that of the one before are there to be read; the running one's has its usual name.
     logs = running.data_dir / "logs"
-    [orders] = [process for process in running.state().processes if process.service == "orders"]
-    assert orders.log == logs / "orders-1.log"
+    assert [p.log for p in running.state().processes if p.service == "orders"] == [logs / "orders-1.log"]
     assert "a slip of the pen" not in (logs / "orders-1.log").read_text()
 
 
