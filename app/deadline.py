@@ -129,7 +129,8 @@ class Deadlines:
         self._timer = None
         now = loop.time() * _PER_SECOND
         while self._slots and self._slots[0] <= now:
-            for timed in self._buckets.pop(heapq.heappop(self._slots)):
+            # A copy: whoever is reprieved takes itself out of its bucket.
+            for timed in tuple(self._buckets.pop(heapq.heappop(self._slots))):
                 timed.fire()
         if self._slots:
             self._arm(loop)

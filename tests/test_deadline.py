@@ -121,3 +121,19 @@ async def test_a_block_whose_time_is_over_may_be_reprieved_and_ends_when_it_is_n
         await asyncio.Event().wait()
     assert list(reprieves) == []
     assert repr(deadlines) == "<Deadlines 0 running>"
+
+
+async def test_blocks_that_end_together_are_each_ended_or_reprieved() -> None:
+    deadlines, ended = Deadlines(), list[int]()
+
+    async def work(number: int) -> None:
+        reprieves = iter([0.01] * (number % 2))
+        with pytest.raises(TimeoutError), deadlines.within(0.01, lambda: next(reprieves, 0.0)):
+            await asyncio.Event().wait()
+        assert list(reprieves) == []
+        ended.append(number)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(work(number) for number in range(10)))
+    assert sorted(ended) == list(range(10))
+    assert repr(deadlines) == "<Deadlines 0 running>"
