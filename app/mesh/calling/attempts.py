@@ -219,9 +219,10 @@ class Attempts:
         verdict = retry.judge(kind, call.policy, idempotent=call.idempotent, seen=call.seen, unseen=call.unseen)
         if verdict is Verdict.STOP or not call.repeatable or call.deadline <= now:
             return Verdict.STOP
-        if verdict is Verdict.OTHER_PEER and not self.has_others(call):
-            return Verdict.STOP
         paid, call.paid = call.paid, False
+        # Who has left a peer for another one goes there, whatever others that left theirs have made of it meanwhile.
+        if verdict is Verdict.OTHER_PEER and not paid and not self.has_others(call):
+            return Verdict.STOP
         if not (paid or call.target.budget.withdraw(now)):
             self._observer.decision(Decision("retry", call.service, "no_budget"))
             return Verdict.STOP

@@ -440,3 +440,35 @@ async def test_a_name_that_resolves_outside_the_allowed_networks_is_not_connecte
         beat(registry, narrow, instance(id="good", url=f"http://users.svc:{port}"))
         await until(lambda: len(mesh.directory.ready("users")) == 2)
         assert (await mesh.get("users", "/")).ok
+
+
+async def test_who_has_left_a_silent_peer_goes_to_the_other_even_if_that_one_does_badly_meanwhile(
+    announce: Announce, open_caller: Open, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with http_peer(forever) as silent, http_peer(hello) as other:
+        announce(silent.url, "silent")
+        announce(other.url, "other")
+        async with open_caller(attempt_seconds=0.1) as mesh:
+            monkeypatch.setattr(mesh._attempts, "has_others", lambda call: not call.paid)
+            assert (await mesh.get("users", "/", sticky=key_for(mesh, "silent"))).ok
+    assert outcomes(witness) == [(1, 0, "deadline_exceeded"), (2, 200, "")]
+
+
+async def test_a_burst_that_both_peers_answer_late_is_answered_although_it_left_one_for_the_other(
+    announce: Announce, open_caller: Open, witness: Witness
+) -> None:
+    """Whoever leaves a silent peer has somebody to go to, whatever the others that left have made of that one."""
+    gate = asyncio.Event()
+
+    async def late(request: web.BaseRequest) -> web.Response:
+        await gate.wait()
+        return web.json_response({})
+
+    async with http_peer(late) as one, http_peer(late) as other:
+        announce(one.url, "one")
+        announce(other.url, "other")
+        async with open_caller(attempt_seconds=0.1) as mesh:
+            calls = [asyncio.ensure_future(mesh.get("users", "/")) for _ in range(30)]
+            await until(lambda: witness.attempts)
+            gate.set()
+            assert [reply.status for reply in await asyncio.gather(*calls)] == [200] * 30
