@@ -9,7 +9,7 @@ client_auth.py    how a client proves who it is
 grants/           the ways to a token
 introspection.py  whether a token counts, and its end
 registration.py   clients that register themselves
-metadata.py       what the server can do
+discovery.py      what the server can do
 tokens.py         what tokens claim: pure
 scopes.py         which scopes there are, and who may have them: pure
 authorization.py  codes, families, refresh tokens: pure

@@ -12,7 +12,7 @@ from typing import Any, cast
 from authlib.oauth2.rfc7591 import ClientRegistrationEndpoint, InvalidClientMetadataError, InvalidRedirectURIError
 from flask import request
 
-from app.services.identity import client_auth, clients, metadata, scopes
+from app.services.identity import client_auth, clients, discovery, scopes
 from app.services.identity.client import (
     AUTHORIZATION_CODE,
     DEVICE_CODE,
@@ -57,7 +57,7 @@ class Registration(ClientRegistrationEndpoint):  # type: ignore[misc]  # Authlib
 
     def get_server_metadata(self) -> dict[str, Any]:
         return {
-            **metadata.document(resources.settings),
+            **discovery.document(resources.settings),
             "grant_types_supported": list(GRANTS),
             "scopes_supported": list(SCOPES),
         }

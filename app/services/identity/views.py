@@ -8,7 +8,7 @@ from flask import Response, jsonify, request
 
 from app.auth import public
 from app.errors import NotFound
-from app.services.identity import introspection, key_store, metadata, repository, scopes, tokens
+from app.services.identity import discovery, introspection, key_store, repository, scopes, tokens
 from app.services.identity.server import respond, server
 from app.web import API, rate_limited, resources
 
@@ -89,7 +89,7 @@ async def openid_metadata() -> Response:
 
 
 def _metadata() -> Response:
-    response = jsonify(metadata.document(resources.settings))
+    response = jsonify(discovery.document(resources.settings))
     response.headers["Cache-Control"] = "public, max-age=300"
     return response
 

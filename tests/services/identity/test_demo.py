@@ -1,0 +1,66 @@
+"""The demo's accounts and clients."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import update
+
+from app.data import Database
+from app.services.identity import demo
+from app.services.identity.account_store import AccountStore
+from app.services.identity.client_store import ClientStore
+from app.services.identity.models import accounts, clients
+from app.services.identity.passwords import verify
+from tests.services.identity.parties import ISSUER, SECRETS, Json
+
+PEOPLE = {"admin": "first password", "user7": "second password"}
+
+
+async def seed(database: Database, **changes: Json) -> None:
+    given = {"accounts": PEOPLE, "clients": SECRETS} | changes
+    await demo.seed_with(database, **given, issuer=ISSUER)
+
+
+async def test_people_get_the_subjects_that_they_have_elsewhere(database: Database) -> None:
+    await asyncio.gather(*(seed(database) for _ in range(2)))
+    store = AccountStore(database)
+    admin, seven = await store.find_by_username("admin"), await store.find_by_subject("7")
+    assert admin is not None
+    assert seven is not None
+    assert (admin.subject, admin.roles) == ("admin", ("admin",))
+    assert (seven.username, seven.name, seven.roles) == ("user7", "User7", ())
+    async with database.reading() as session:
+        hashed = (await session.execute(accounts.select().where(accounts.c.id == seven.id))).one().password_hash
+    assert await verify("second password", hashed)
+    assert not await verify("first password", hashed)
+
+
+async def test_seeding_again_changes_secrets_and_nothing_else(database: Database) -> None:
+    await seed(database, accounts={})
+    async with database.session() as session:
+        await session.execute(update(clients).where(clients.c.client_id == "orders").values(name="Ours"))
+        await session.execute(update(clients).where(clients.c.client_id == "users").values(demo=False))
+    await seed(database, accounts={}, clients={**SECRETS, "orders": "new", "users": "new"})
+    store = ClientStore(database)
+    orders, users = await store.find("orders"), await store.find("users")
+    assert orders is not None
+    assert users is not None
+    assert (orders.name, orders.check_client_secret("new")) == ("Ours", True)
+    assert not users.check_client_secret("new")
+
+
+async def test_each_demo_client_is_what_it_is_called(database: Database) -> None:
+    await seed(database, accounts={})
+    store = ClientStore(database)
+    found = {name: await store.find(name) for name in ("orders", "demo-client", "demo-web", "demo-device", "mesh-cli")}
+    shown = {
+        name: (client.is_public, client.trusted, client.audiences) for name, client in found.items() if client
+    }  # fmt: skip
+    assert shown == {
+        "orders": (False, True, ("users", "orders", "inventory")),
+        "demo-client": (False, False, ("mesh",)),
+        "demo-web": (True, False, ("mesh",)),
+        "demo-device": (True, False, ("mesh",)),
+        "mesh-cli": (True, True, ("mesh",)),
+    }
