@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from sqlalchemy import update
 
 from app.data import Database
@@ -12,7 +13,8 @@ from app.services.identity.account_store import AccountStore
 from app.services.identity.client_store import ClientStore
 from app.services.identity.models import accounts, clients
 from app.services.identity.passwords import verify
-from tests.services.identity.parties import ISSUER, SECRETS, Json
+from tests.services.conftest import Start
+from tests.services.identity.parties import ISSUER, SECRETS, Identity, Json, populate
 
 PEOPLE = {"admin": "first password", "user7": "second password"}
 
@@ -64,3 +66,15 @@ async def test_each_demo_client_is_what_it_is_called(database: Database) -> None
         "demo-device": (True, False, ("mesh",)),
         "mesh-cli": (True, True, ("mesh",)),
     }
+
+
+async def test_in_production_the_demos_clients_do_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_ENV", "production")
+    monkeypatch.setenv("MESH_IDENTITY__KEY_SECRET", "a secret of this test")
+    running = await start("identity")
+    identity = Identity(running, await populate(running.database))
+    form = {"grant_type": "client_credentials", "audience": "inventory"}
+    assert await identity.refused(form, client="orders", status=401) == "invalid_client"
+    async with running.database.session() as session:
+        await session.execute(update(clients).values(demo=False))
+    await identity.ask(form, client="orders")
