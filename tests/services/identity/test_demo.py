@@ -62,7 +62,7 @@ async def test_each_demo_client_is_what_it_is_called(database: Database) -> None
     assert shown == {
         "orders": (False, True, ("users", "orders", "inventory")),
         "demo-client": (False, False, ("mesh",)),
-        "demo-web": (True, False, ("mesh",)),
+        "demo-web": (True, True, ("mesh",)),
         "demo-device": (True, False, ("mesh",)),
         "mesh-cli": (True, True, ("mesh",)),
     }

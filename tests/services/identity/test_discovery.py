@@ -57,12 +57,12 @@ async def test_with_edwards_curves_all_is_the_same(start: Start, monkeypatch: py
     monkeypatch.setenv("MESH_IDENTITY__ALGORITHM", "EdDSA")
     from tests.services.identity.parties import exchanging, populate
 
-    running = await start("identity")
-    identity = Identity(running, await populate(running.database))
-    answer = await identity.login(scope="openid orders:read")
-    assert (await identity.claims(answer["id_token"], kind="JWT"))["sub"] == "7"
-    await identity.ask(exchanging(answer["access_token"]), client="orders")
-    (key,) = (await running.client.get("/oauth/jwks")).json()["keys"]
+    async with (await start("identity")).as_(None) as running:
+        identity = Identity(running, await populate(running.database))
+        answer = await identity.login(scope="openid orders:read")
+        assert (await identity.claims(answer["id_token"], kind="JWT"))["sub"] == "7"
+        await identity.ask(exchanging(answer["access_token"]), client="orders")
+        (key,) = (await running.client.get("/oauth/jwks")).json()["keys"]
     assert (key["alg"], key["crv"]) == ("EdDSA", "Ed25519")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ APP = {"client_name": "Mine", "redirect_uris": ["http://127.0.0.1/callback"], "s
 
 
 @pytest.fixture
-async def registrar(start: Start, monkeypatch: pytest.MonkeyPatch) -> Identity:
+async def registrar(start: Start, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Identity]:
     monkeypatch.setenv("MESH_IDENTITY__REGISTRATION", "true")
-    running = await start("identity")
-    add_page(running)
-    return Identity(running, await populate(running.database))
+    started = await start("identity")
+    add_page(started)
+    async with started.as_(None) as running:
+        yield Identity(running, await populate(running.database))
 
 
 async def register(identity: Identity, **changes: Any) -> tuple[int, Any]:
