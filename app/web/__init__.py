@@ -24,6 +24,8 @@
     shedding   the gate that keeps to it, before Flask
     entry      context, gate, time bound, metrics and access log around everything
     factory    a service's application out of the above
+    plain      HTTP/1.1 that leaves nothing to decide: a pure part of what h11 does
+    http1      the short way for it, and Hypercorn's own for all else
     lines      Hypercorn's connections: one write per answer, one sweeper, one end
     server     Hypercorn, driven as one process of a mesh wants it
 

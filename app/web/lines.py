@@ -2,6 +2,7 @@
 
 Hypercorn writes the head and the body of an answer in two system calls, and starts and cancels a task per request to
 watch for idleness: with a bare application that is more than a quarter of a request's CPU (``./scripts/bench json``).
+How HTTP/1.1 is read and written is `http1`'s matter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 
 from app import telemetry
+from app.web.http1 import Http1
 
 KEEP_ALIVE_SECONDS = 75.0
 
@@ -138,6 +140,7 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         """Hypercorn's, without a ``wait_for`` around every read: a silent client is the sweeper's matter."""
+        self._shorten_http1()
         while not self.reader.at_eof():
             try:
                 data = await self.reader.read(_READ_BYTES)
@@ -146,6 +149,21 @@ class Connection(TCPServer):
             await self.protocol.handle(RawData(data))
             self._note_head()
         await self.protocol.handle(Closed())
+
+    def _shorten_http1(self) -> None:
+        outer = self.protocol
+        if isinstance(outer.protocol, H11Protocol):
+            outer.protocol = Http1(
+                outer.app,
+                outer.config,
+                outer.context,
+                outer.task_group,
+                outer.state,
+                outer.ssl,
+                outer.client,
+                outer.server,
+                outer.send,
+            )
 
     def close_idle(self) -> None:
         self.idle_task.since = None
