@@ -13,18 +13,17 @@ from typing import NamedTuple
 Headers = list[tuple[bytes, bytes]]
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-# Origin form only, and no method that changes how an answer is framed (HEAD, CONNECT). The quantifiers are possessive:
-# no input makes the match go back and try again.
+# Origin form only, and no method that changes how an answer is framed (HEAD, CONNECT). What repeats is possessive: no
+# input makes a match go back into a name or a value and try again.
 _HEAD = re.compile(
-    rb"(GET|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n((?:" + _TOKEN + rb":[\t -~\x80-\xff]*+\r\n)++)\r\n"
+    rb"(GET|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n((?:" + _TOKEN + rb":[\t -~\x80-\xff]*+\r\n)+)\r\n"
 )
 # Those that change how a message is framed, or what becomes of the connection.
 _UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
-_KEPT = (b"connection", b"keep-alive")
 # A host has no business in an answer; h11 would write it first.
 _UNUSUAL_IN_ANSWERS = _UNUSUAL | {b"host"}
 
-_LINE = re.compile(_TOKEN + rb": (?:[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ]))?+\r\n")
+_LINE = re.compile(_TOKEN + rb": (?:[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ]))?\r\n")
 # Without a body, whatever their headers say.
 _BODILESS = frozenset({204, 304})
 
@@ -70,7 +69,7 @@ def _is_plain(headers: Headers, body_bytes: int) -> bool:
             if length is not None or not pair[1].isdigit():
                 return False
             length = pair[1]
-        elif name in _UNUSUAL and pair != _KEPT:
+        elif name in _UNUSUAL and not (name == b"connection" and pair[1].lower() == b"keep-alive"):
             return False
     return hosts == 1 and body_bytes == (0 if length is None else _bytes(length))
 

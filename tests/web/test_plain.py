@@ -101,6 +101,7 @@ def test_an_answer_that_is_plain_is_written_as_h11_writes_it(
     [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /users/7?full=1 HTTP/1.1\r\nhost: x:80\r\nAccept: */*\r\nConnection: keep-alive\r\nX-Empty:\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive\r\nUpgrade-Insecure-Requests: 1\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
