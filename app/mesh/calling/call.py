@@ -31,7 +31,7 @@ class Call:
 
     __slots__ = (
         "aimed_at", "allowed", "attempt_timeout", "content", "deadline", "headers", "idempotency_key", "idempotent", "json",
-        "left", "method", "number", "paid", "path", "peer", "policy", "priority", "sandbox", "seen", "service", "started_at", "sticky",
+        "left", "method", "number", "own_token", "paid", "path", "peer", "policy", "priority", "sandbox", "seen", "service", "started_at", "sticky",
         "target", "timeout", "trace", "tried", "unseen",
     )  # fmt: skip
 
@@ -73,6 +73,8 @@ class Call:
         self.seen = self.unseen = 0
         # Whether the budget has been asked for the next attempt already.
         self.paid = False
+        # Whether its Authorization says who we are, and not who asks us: as good as any other one of ours.
+        self.own_token = False
         self.tried: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

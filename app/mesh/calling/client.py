@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypedDict, Unpack, cast
 
 from app.context import Priority
 from app.deadline import Deadlines
+from app.errors import NoCredentials
 from app.mesh.balancing.balancer import Balancer
 from app.mesh.calling import explain as explanation
 from app.mesh.calling.attempts import Attempts
@@ -274,7 +275,13 @@ class Mesh:
         return self._attempts.run(call) if wishes is None else self._extras.run(call, wishes)
 
     async def _run_authorized(self, call: Call, wishes: Wishes | None, *, as_user: bool) -> Reply:
-        token = await self._authorize(call, as_user=as_user)
+        try:
+            token = await self._authorize(call, as_user=as_user)
+        except NoCredentials as error:
+            if wishes is None:
+                raise
+            # Without the user's token nobody knows whose answer a stale one would be.
+            return await self._extras.run(call, wishes._replace(stale_seconds=0) if as_user else wishes, failed=error)
         reply = await self._run(call, wishes)
         self._note_refusal(call, reply.status, token)
         return reply
@@ -293,6 +300,7 @@ class Mesh:
     async def _authorize(self, call: Call, *, as_user: bool) -> str:
         """Put a token of ours, or in the user's name, into the call's headers. Raises: NoCredentials."""
         credentials = cast(Credentials, self.credentials)
+        call.own_token = not as_user
         token = credentials.at_hand(call.service, as_user=as_user)
         if token is None:
             token = await credentials.fetch(call.service, as_user=as_user)

@@ -35,6 +35,7 @@ _NOT_IN_KEY = frozenset({
     context.REQUEST_ID, context.TRACEPARENT, context.TIMEOUT_MS, context.ATTEMPT, context.CALLER, context.TARGET,
     context.PRIORITY,
 })  # fmt: skip
+_AUTHORIZATION = frozenset({"authorization"})
 
 
 class Wishes(NamedTuple):
@@ -67,19 +68,25 @@ class Extras:
         self.flights: Flights[Hashable, Reply] = Flights()
         self.shelf = Shelf(max_stale_bytes)
 
-    async def run(self, call: Call, wishes: Wishes) -> Reply:
-        """As `Attempts.run`; what `wishes.fallback` raises is raised."""
+    async def run(self, call: Call, wishes: Wishes, *, failed: MeshError | None = None) -> Reply:
+        """As `Attempts.run`; what `wishes.fallback` raises is raised.
+
+        Args:
+            failed: why the call cannot even be made; something may stand in for it all the same.
+        """
         try:
-            reply = await self._run(call, wishes)
+            reply = await self._run(call, wishes, failed)
         except MeshError as error:
             _note_end(call, self._clock(), error.code)
             raise
         _note_end(call, self._clock(), f"status {reply.status}")
         return reply
 
-    async def _run(self, call: Call, wishes: Wishes) -> Reply:
+    async def _run(self, call: Call, wishes: Wishes, failed: MeshError | None) -> Reply:
         try:
             self._attempts.begin(call)
+            if failed is not None:
+                raise failed
             shared = wishes.share and call.method == "GET"
             reply = await (self._share(call, wishes) if shared else self._hedge(call, wishes))
         except MeshError as error:
@@ -169,10 +176,11 @@ def _note_end(call: Call, now: float, outcome: str) -> None:
 
 def _key(call: Call) -> Hashable:
     """The same for two calls only if one answer may serve both: users and sandboxes are told apart by their headers."""
-    headers = call.headers
+    left_out = _NOT_IN_KEY | _AUTHORIZATION if call.own_token else _NOT_IN_KEY
     return (
         call.service,
         call.path,
         call.sticky,
-        frozenset(item for item in headers.items() if item[0] not in _NOT_IN_KEY),
+        call.own_token,
+        frozenset(item for item in call.headers.items() if item[0] not in left_out),
     )
