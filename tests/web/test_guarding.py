@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -21,9 +22,10 @@ from pydantic import BaseModel
 from app import settings
 from app.asgi import Process
 from app.auth import Asked, Rule, bearer, callers, owner, owner_or, public, requires, requires_role
-from app.errors import Misconfigured
+from app.errors import Misconfigured, Unavailable
 from app.service import Service
 from app.web import API, await_, cached_view, demand, may, principal
+from app.web.current import EXTENSION
 from app.web.factory import create_app
 from tests.auth.mutants import mutant
 from tests.tokens import TestIssuer
@@ -148,6 +150,31 @@ async def turned_round() -> Any:
 async def called() -> Any:
     """For services."""
     return {"who": who()}
+
+
+@api.get("/asked-for")
+@requires("things:read", introspect=True)
+async def asked_for() -> Any:
+    """The issuer is asked as well."""
+    return {"who": who()}
+
+
+@api.get("/spoken-for")
+@public
+async def spoken_for() -> Any:
+    """In whose name peers would be called."""
+    return {"token": bearer.user_token(), "in a task": await asyncio.create_task(_spoken_for())}
+
+
+@api.get("/spoken-for-plain")
+@public
+def spoken_for_plain() -> Any:
+    """The same in a plain view."""
+    return {"token": bearer.user_token(), "in a task": await_(_spoken_for())}
+
+
+async def _spoken_for() -> str | None:
+    return bearer.user_token()
 
 
 @api.get("/cached")
@@ -564,6 +591,43 @@ async def test_a_rule_that_fails_lets_nobody_in(start: StartThings, issuer: Test
 
     async with start(broken) as client:
         assert (await ask(client, "/things/async", issuer.user(7)))[:2] == (500, "internal_error")
+
+
+async def test_where_a_rule_says_so_the_issuer_is_asked_before_the_view_and_after_the_token(
+    start: StartThings, issuer: TestIssuer, reader: str
+) -> None:
+    asked: list[str] = []
+    apps: list[Flask] = []
+    answer: dict[str, Any] = {"active": True}
+
+    async def endpoint(form: Mapping[str, str]) -> Mapping[str, Any]:
+        asked.append(form["token"])
+        if not answer:
+            raise Unavailable("The issuer is away", retry_after=1.0)
+        return answer
+
+    async with start(apps.append) as client:
+        assert await statuses(client, "/things/open", None) == [200]  # it has started
+        apps[0].extensions[EXTENSION].auth.introspector._ask = endpoint
+        assert await statuses(client, "/things/asked-for", reader, reader, None, "nonsense") == [200, 200, 401, 401]
+        assert await statuses(client, "/things/async", issuer.user(8, "things:read")) == [200]
+        assert asked == [reader]
+        answer["active"] = False
+        other = issuer.user(8, "things:read")
+        wanted = 'Bearer realm="mesh", error="invalid_token", error_description="The token was revoked"'
+        assert await ask(client, "/things/asked-for", other) == (401, "invalid_token", wanted)
+        answer.clear()
+        assert (await ask(client, "/things/asked-for", other))[:2] == (503, "unavailable")
+
+
+@pytest.mark.parametrize("path", ["/things/spoken-for", "/things/spoken-for-plain"])
+async def test_peers_are_called_in_the_name_of_the_user_who_asks_and_of_nobody_else(
+    client: aiohttp.ClientSession, issuer: TestIssuer, path: str
+) -> None:
+    user, stand_in = issuer.user(7), issuer.user(7, act={"sub": "orders"})
+    expected = {user: user, stand_in: stand_in, None: None, issuer.client("orders"): None, issuer.user(7, exp=1): None}
+    for token, spoken in expected.items():
+        assert (await ask(client, path, token))[1] == {"token": spoken, "in a task": spoken}
 
 
 # ------------------------------------------------------------------------------------------------ the cache
