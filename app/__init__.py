@@ -8,7 +8,7 @@ The map of the house; a room may import the rooms below it, never above, never s
     asgi                             front door of one process: one service, one event loop
     services.* | gateway             strangers to one another | the public edge
     web                              Flask on ASGI: bridge, factory, problems, OpenAPI, health
-    resources                        what one process opens and closes
+    resources | production           what one process opens and closes | what must not go into production
     service                          what a service is
     auth | data | events | mesh      guard | SQL | streams | registry, balancing, client
     telemetry                        logs and metrics

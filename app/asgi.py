@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from app import production, telemetry
 from app import settings as settings_room
-from app import telemetry
 from app.errors import Misconfigured
 from app.mesh.lag import LoopLag
 from app.mesh.registry.directory import cancelled
@@ -44,6 +44,9 @@ class Process:
         service: what is served.
         settings: how.
         url: where peers reach it.
+
+    Raises:
+        Misconfigured: it must not be served so, as in production with the demo's secrets.
     """
 
     def __init__(self, service: Service, settings: Settings, url: str) -> None:
@@ -52,6 +55,7 @@ class Process:
         self.url = url
         self.metrics = telemetry.Metrics(service=service.name)
         self.flask: ServiceApp = create_app(service, settings)
+        production.require(settings, service, debug=self.flask.debug)
         self.gate = _gate(settings.serving, service.name)
         self.entry = Entry(
             self.flask.asgi_app,
@@ -142,7 +146,7 @@ def serve(settings: Settings) -> None:
     """Serve ``settings.service`` until SIGTERM or SIGINT; returns when everything is closed.
 
     Raises:
-        Misconfigured: no such service, the address is taken, or its start-up failed.
+        Misconfigured: no such service, the address is taken, it is not fit for production, or its start-up failed.
     """
     server.run(lambda: _serve(settings))
 
