@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ from app.services.identity.registration import Registration
 from app.services.identity.requests import IdentityRequest
 from app.web import await_, resources
 from app.web.switch import drive
+
+# At the level of debugging it writes whole tokens into the log.
+logging.getLogger("authlib").setLevel(logging.INFO)
 
 
 class Issuer(IssuerParameter):  # type: ignore[misc]  # Authlib ships no types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -148,6 +149,22 @@ async def test_a_confidential_client_needs_its_secret_and_its_verifier(identity:
     without = redemption(code, client_id=None, code_verifier=None)
     assert await identity.refused(without, client="demo-client") == "invalid_request"
     await identity.ask(form, client="demo-client")
+
+
+async def test_a_public_client_that_claims_to_have_a_secret_is_none(identity: Identity) -> None:
+    code = await identity.code()
+    assert await identity.refused(redemption(code), status=401, auth=("demo-web", "x")) == "invalid_client"
+    bearer = {"authorization": "Bearer x"}
+    assert await identity.refused(redemption(code), status=401, headers=bearer) == "invalid_client"
+    assert await identity.refused(redemption(code, client_secret="x"), status=401) == "invalid_client"
+
+
+async def test_no_log_shows_a_token(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    answer = await identity.login()
+    again = await identity.ask(refreshing(answer["refresh_token"]))
+    for secret in (answer["access_token"], answer["refresh_token"], again["access_token"], again["refresh_token"]):
+        assert secret not in caplog.text
 
 
 async def test_a_client_proves_in_one_way_who_it_is(identity: Identity) -> None:

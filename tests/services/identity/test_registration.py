@@ -64,6 +64,7 @@ async def test_a_public_client_gets_no_secret(registrar: Identity) -> None:
         {"scope": "inventory:reserve"},
         {"scope": "nonsense"},
         {"scope": 7},
+        {"scope": ["openid"]},
         {"token_endpoint_auth_method": "private_key_jwt"},
         {"token_endpoint_auth_method": "client_secret_jwt"},
         {"jwks_uri": "https://a.example/jwks"},
