@@ -18,11 +18,13 @@ class Request:
     path: str
     body: Mapping[str, Any] | None = None
 
-    def wire(self, host: str, *, keep: bool) -> bytes:
+    def wire(self, host: str, *, keep: bool, token: str = "") -> bytes:
         body = b"" if self.body is None else json.dumps(self.body).encode()
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {host}"]
         if self.body is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        if token:
+            lines.append(f"Authorization: Bearer {token}")
         if not keep:
             lines.append("Connection: close")
         return "\r\n".join([*lines, "", ""]).encode() + body

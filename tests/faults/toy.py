@@ -14,13 +14,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.auth import callers, public, requires
 from app.service import Service
 from app.web import API, mesh
 
 # In the data directory: what all toys have written, a number per line.
 LEDGER = "toy.ledger"
 
-api = API("toy", __name__, prefix="/toy")
+# What is asked for under load is guarded as any service's routes are.
+api = requires("users:read")(API("toy", __name__, prefix="/toy"))
 
 
 class Mood(BaseModel):
@@ -130,6 +132,7 @@ async def relay(path: Number) -> tuple[dict[str, Any], int]:
 
 
 @api.get("/bottom/<int:number>")
+@callers("toy")
 async def bottom(path: Number) -> tuple[dict[str, Any], int]:
     """What `relay` asks for: it fails, too."""
     _process.seen["bottom"] += 1
@@ -146,12 +149,14 @@ async def ask(path: Number) -> Number:
 
 
 @api.put("/mood", responses={200: Mood})
+@public
 async def be(body: Mood) -> Mood:
     _process.become(body)
     return body
 
 
 @api.get("/seen", responses={200: Seen})
+@public
 async def seen() -> Seen:
     it = _process
     return Seen(pid=os.getpid(), seen=dict(it.seen), pieces=it.pieces, worked_seconds=it.worked_seconds)

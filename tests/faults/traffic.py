@@ -106,13 +106,14 @@ class Traffic:
 
 
 @contextmanager
-def against(url: str, mix: Mix, *, first: int = 0) -> Iterator[Traffic]:
+def against(url: str, mix: Mix, *, first: int = 0, token: str = "") -> Iterator[Traffic]:
     """Load for the length of the block.
 
     Args:
+        token: what every request bears, if anything.
         first: the number of the first request, so that no order is ever placed by two runs.
     """
-    argument = json.dumps({"url": url, "first": first, **dataclasses.asdict(mix)})
+    argument = json.dumps({"url": url, "first": first, "token": token, **dataclasses.asdict(mix)})
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.traffic", argument],
         cwd=ROOT,
@@ -177,10 +178,10 @@ class Wire:
 class Generator:
     """Sends the mix, and tells what came of it."""
 
-    def __init__(self, url: str, mix: Mix, first: int, tell: Callable[[Outcome], None]) -> None:
+    def __init__(self, url: str, mix: Mix, first: int, token: str, tell: Callable[[Outcome], None]) -> None:
         parts = urlsplit(url)
         self._host, self._port, self._netloc = parts.hostname or "", parts.port or 80, parts.netloc
-        self._mix, self._first, self._tell = mix, first, tell
+        self._mix, self._first, self._token, self._tell = mix, first, token, tell
         self._rng = random.Random(mix.seed)
         self._idle: deque[Wire] = deque()
 
@@ -216,7 +217,8 @@ class Generator:
             async with asyncio.timeout(patience):
                 if wire is None:
                     wire = Wire(*await asyncio.open_connection(self._host, self._port))
-                status, body, again = await wire.exchange(kind.request(number).wire(self._netloc, keep=keep))
+                request = kind.request(number).wire(self._netloc, keep=keep, token=self._token)
+                status, body, again = await wire.exchange(request)
         except (OSError, EOFError, BrokenReply, ValueError) as error:
             if wire is not None:
                 wire.drop()
@@ -284,8 +286,8 @@ async def main(argument: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin, stop.set)  # nobody writes to it: it becomes readable when it ends
-    url, first = arguments.pop("url"), arguments.pop("first")
-    generator = Generator(url, Mix(**arguments), first, _print)
+    url, first, token = arguments.pop("url"), arguments.pop("first"), arguments.pop("token")
+    generator = Generator(url, Mix(**arguments), first, token, _print)
     await generator.run(stop)
 
 

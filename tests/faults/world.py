@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).with_name("toy.py")
 RUN_NUMBERS = 20_000
 PLENTY = 10**9
+# Half of a token's life.
+TOKEN_SECONDS = 300.0
 
 
 class World(System):
@@ -50,6 +53,7 @@ class World(System):
         self.redis_url = redis_url
         self._registry = app_settings.load().registry
         self._next_number = 0
+        self._token, self._token_until = "", float("-inf")
 
     # ------------------------------------------------------------------------------------- its processes
 
@@ -145,14 +149,29 @@ class World(System):
         """Load through the gateway for the length of the block, which begins when the first request has ended."""
         first, self._next_number = self._next_number, self._next_number + RUN_NUMBERS
         assert self._next_number <= kinds.ORDERS, "another run would place orders that were placed before"
-        with traffic.against(self.url, mix, first=first) as load:
+        with traffic.against(self.url, mix, first=first, token=self.token()) as load:
             until("the load has begun", lambda: load.count)
             yield load
+
+    def token(self) -> str:
+        """What the demo's client gets: it may do what an administrator may."""
+        if time.monotonic() >= self._token_until:
+            secret = json.loads((self.data_dir / "secrets.json").read_text())["clients"]["demo-client"]
+            proof = base64.b64encode(f"demo-client:{secret}".encode()).decode()
+            request = urllib.request.Request(
+                f"{self.url}/oauth/token",
+                data=b"grant_type=client_credentials",
+                headers={"Authorization": f"Basic {proof}"},
+            )
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                self._token = json.load(reply)["access_token"]
+            self._token_until = time.monotonic() + TOKEN_SECONDS
+        return self._token
 
     def stock_up(self) -> None:
         """More of every article than any test orders."""
         for sku in kinds.SKUS:
-            answer = self.ask(f"/inventory/{sku}", method="PATCH", json_body={"available": PLENTY})
+            answer = self.ask(f"/inventory/{sku}", method="PATCH", json_body={"available": PLENTY}, token=self.token())
             assert answer.status == 200, answer
 
     @property

@@ -103,7 +103,8 @@ def _service(name: str, services: tuple[str, ...], secret: str) -> Client:
         name=name.capitalize(),
         auth_method=client_auth.BASIC,
         grant_types=(CLIENT_CREDENTIALS, TOKEN_EXCHANGE),
-        scopes=(*scopes.OF_API, *scopes.OF_SERVICES),
+        # What a service may change is said by who it is (`callers`), and by whose name it calls in.
+        scopes=tuple(scope for scope in scopes.OF_API if scope.endswith(":read")),
         audiences=services,
         secret_digest=digest(secret),
         trusted=True,
