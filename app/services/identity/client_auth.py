@@ -109,11 +109,12 @@ class Assertion(JWTBearerClientAssertion):  # type: ignore[misc]  # Authlib ship
         return token.claims
 
     def validate_jti(self, claims: dict[str, Any], jti: Any) -> bool:
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        if not isinstance(jti, str) or expires_at > datetime.now(UTC) + _LONGEST_ASSERTION:
+        # Compared as a number: a moment holds less than a claim may say.
+        too_late = datetime.now(UTC).timestamp() + _LONGEST_ASSERTION.total_seconds()
+        if not isinstance(jti, str) or claims["exp"] > too_late:
             return False
         # Kept for as long as it could be accepted.
-        remembered = expires_at + timedelta(seconds=self.leeway)
+        remembered = datetime.fromtimestamp(claims["exp"], UTC) + timedelta(seconds=self.leeway)
         return await_(clients.store.use_assertion(digest(f"{claims['sub']}\0{jti}"), expires_at=remembered))
 
 
