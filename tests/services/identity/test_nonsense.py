@@ -62,7 +62,8 @@ async def test_nonsense_in_a_form_is_refused(identity: Identity, name: str) -> N
 async def test_nonsense_in_an_authorization_request_is_refused(identity: Identity) -> None:
     for parameter in [*wish(), "prompt", "max_age", "audience", "resource", "response_mode", "request"]:
         for value in NONSENSE:
-            answer = await identity.authorize(**{parameter: value})
+            query: Json = {parameter: value}
+            answer = await identity.authorize(**query)
             assert answer.status_code in (302, 400), (parameter, value, answer.text)
 
 
@@ -77,6 +78,6 @@ async def test_nonsense_for_a_bearer_token_is_refused(identity: Identity) -> Non
         "bnVsbA.W10.x",
         "e30.W10.eA",
     ):
-        header = {"authorization": f"Bearer {value}".encode("latin-1")}
+        header = {b"authorization": f"Bearer {value}".encode("latin-1")}
         answer = await identity.running.client.get("/oauth/userinfo", headers=header)
         assert answer.status_code == 401
