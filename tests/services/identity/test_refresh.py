@@ -59,7 +59,7 @@ async def test_a_refresh_that_is_repeated_at_once_is_a_retry(identity: Identity)
 async def test_the_grace_counts_from_the_first_use(identity: Identity) -> None:
     first = await identity.login()
     await identity.ask(refreshing(first["refresh_token"]))
-    await used_before(identity, first["refresh_token"], 8)
+    await used_before(identity, first["refresh_token"], 3)
     await identity.ask(refreshing(first["refresh_token"]))
     await used_before(identity, first["refresh_token"], 10.5)
     assert await identity.refused(refreshing(first["refresh_token"])) == "invalid_grant"
