@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -22,9 +23,11 @@ from app.cli.main import main
 from app.dev import control, lock, ports, roster, state
 from app.dev.state import State
 from app.mesh.registry.record import Instance
-from tests.tokens import TestIssuer, bearer
+from tests.tokens import bearer
 
 PATIENCE_SECONDS = 60.0
+# Half of a token's life.
+TOKEN_SECONDS = 300.0
 
 
 def until(what: str, condition: Callable[[], Any]) -> Any:
@@ -115,10 +118,9 @@ class System:
 
     def __init__(self, data_dir: Path, project: Path | None = None, **settings: str) -> None:
         self.data_dir, self.project = data_dir, project
-        # Whose tokens its services believe.
         data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.issuer = TestIssuer(data_dir.parent)
-        self.settings = {"MESH_AUTH__JWKS_FILE": str(self.issuer.jwks_file), **settings}
+        self.settings = settings
+        self._token, self._token_until = "", float("-inf")
         # Below the kernel's own range, as a user would choose one: see app.dev.ports.
         self.port = next(ports.free_from(18_000 + os.getpid() % 1000 * 10))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -178,8 +180,19 @@ class System:
         return ask(self.url + path, method=method, json_body=json_body, token=self.token())
 
     def token(self) -> str:
-        """An administrator's."""
-        return self.issuer.user("admin", roles=("admin",))
+        """What the demo's client gets: it may do what an administrator may."""
+        if time.monotonic() >= self._token_until:
+            secret = json.loads((self.data_dir / "secrets.json").read_text())["clients"]["demo-client"]
+            proof = base64.b64encode(f"demo-client:{secret}".encode()).decode()
+            request = urllib.request.Request(
+                f"{self.url}/oauth/token",
+                data=b"grant_type=client_credentials",
+                headers={"Authorization": f"Basic {proof}"},
+            )
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                self._token = json.load(reply)["access_token"]
+            self._token_until = time.monotonic() + TOKEN_SECONDS
+        return self._token
 
     def answers(self, path: str) -> bool:
         try:

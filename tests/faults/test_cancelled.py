@@ -16,6 +16,7 @@ from tests.faults.pace import Pace
 from tests.faults.traffic import Mix
 from tests.faults.world import World
 from tests.mesh import actors
+from tests.tokens import bearer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -64,10 +65,11 @@ async def test_calls_that_are_cancelled_leave_nothing_behind_in_the_caller(
     settings = app_settings.load()
     done: Counter[str] = Counter()
     rng = random.Random(11)
+    headers = bearer(world.token())
     async with actors.mesh_of(settings, world.redis_url) as mesh:
 
         async def call(number: int) -> None:
-            reply = await mesh.get("toy", f"/toy/echo/{number}", timeout=5.0)
+            reply = await mesh.get("toy", f"/toy/echo/{number}", timeout=5.0, headers=headers)
             done["answered" if reply.expect(200).json() == {"number": number} else "foreign"] += 1
 
         async def caller(lane: int, end: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -32,8 +31,6 @@ ROOT = Path(__file__).parents[2]
 TOY = Path(__file__).with_name("toy.py")
 RUN_NUMBERS = 20_000
 PLENTY = 10**9
-# Half of a token's life.
-TOKEN_SECONDS = 300.0
 
 
 class World(System):
@@ -53,7 +50,6 @@ class World(System):
         self.redis_url = redis_url
         self._registry = app_settings.load().registry
         self._next_number = 0
-        self._token, self._token_until = "", float("-inf")
 
     # ------------------------------------------------------------------------------------- its processes
 
@@ -92,7 +88,8 @@ class World(System):
     @contextmanager
     def joined_by(self, service: str, *, port: int, url: str) -> Iterator[None]:
         """One more replica for the length of the block, started by ``mesh run``: it listens on `port`, and says `url`."""
-        told = {"MESH_ADVERTISE_URL": url, "MESH_DATA_DIR": str(self.data_dir)}
+        # As in production: who is told which Redis is told whom to believe.
+        told = {"MESH_ADVERTISE_URL": url, "MESH_DATA_DIR": str(self.data_dir), "MESH_AUTH__ISSUER": self.url}
         with (self.data_dir.parent / f"{service}-joined.log").open("w") as log:
             process = subprocess.Popen(
                 system.command("run", service, "--port", str(port)),
@@ -153,25 +150,10 @@ class World(System):
             until("the load has begun", lambda: load.count)
             yield load
 
-    def token(self) -> str:
-        """What the demo's client gets: it may do what an administrator may."""
-        if time.monotonic() >= self._token_until:
-            secret = json.loads((self.data_dir / "secrets.json").read_text())["clients"]["demo-client"]
-            proof = base64.b64encode(f"demo-client:{secret}".encode()).decode()
-            request = urllib.request.Request(
-                f"{self.url}/oauth/token",
-                data=b"grant_type=client_credentials",
-                headers={"Authorization": f"Basic {proof}"},
-            )
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                self._token = json.load(reply)["access_token"]
-            self._token_until = time.monotonic() + TOKEN_SECONDS
-        return self._token
-
     def stock_up(self) -> None:
         """More of every article than any test orders."""
         for sku in kinds.SKUS:
-            answer = self.ask(f"/inventory/{sku}", method="PATCH", json_body={"available": PLENTY}, token=self.token())
+            answer = self.ask(f"/inventory/{sku}", method="PATCH", json_body={"available": PLENTY})
             assert answer.status == 200, answer
 
     @property
