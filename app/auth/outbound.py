@@ -50,6 +50,7 @@ class Token:
     """A token and its times, in monotonic seconds."""
 
     value: str
+    given_at: float
     renew_at: float
     expires_at: float
 
@@ -114,9 +115,12 @@ class Outbound:
         return (await asyncio.shield(self._flights.get(key) or self._start(key, service, subject))).value
 
     def refused(self, service: str, token: str) -> None:
-        """`service` does not believe this token: the next call gets another one."""
-        for key in [key for key, kept in self._tokens.items() if key[0] == service and kept.value == token]:
-            del self._tokens[key]
+        """`service` does not believe this token: the next call gets another one, unless this one is new itself."""
+        # Where even a new one is refused, another would be too: the issuer is not asked for one with every call.
+        old = self._clock() - _RETRY_SECONDS
+        for key, kept in list(self._tokens.items()):
+            if key[0] == service and kept.value == token and kept.given_at <= old:
+                del self._tokens[key]
 
     async def aclose(self) -> None:
         flights = list(self._flights.values())
@@ -163,7 +167,7 @@ class Outbound:
             self._hold_back(key)
             raise NoCredentials(f"The issuer gives no token for {service}", retry_after=_RETRY_SECONDS) from error
         now = self._clock()
-        token = Token(answer.access_token, now + _RENEW_SHARE * answer.expires_in, now + answer.expires_in)
+        token = Token(answer.access_token, now, now + _RENEW_SHARE * answer.expires_in, now + answer.expires_in)
         self._keep(key, token, now)
         return token
 

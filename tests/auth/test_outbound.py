@@ -169,9 +169,10 @@ async def test_an_answer_that_is_no_token_is_a_refusal(
         await own(tokens)
 
 
-async def test_a_token_that_was_refused_is_not_used_again(tokens: Outbound) -> None:
+async def test_a_token_that_was_refused_is_not_used_again(tokens: Outbound, clock: Clock) -> None:
     await own(tokens)
     await own(tokens, "inventory")
+    clock.now += 1.0
     tokens.refused("users", "token 1")
     assert tokens.at_hand("users", as_user=False) is None
     assert tokens.at_hand("inventory", as_user=False) == "token 2"
@@ -179,6 +180,15 @@ async def test_a_token_that_was_refused_is_not_used_again(tokens: Outbound) -> N
     # The word of a call that began before is late: the new one stays.
     tokens.refused("users", "token 1")
     assert tokens.at_hand("users", as_user=False) == "token 3"
+
+
+async def test_a_peer_that_refuses_them_all_does_not_have_the_issuer_asked_with_every_call(
+    tokens: Outbound, endpoint: Endpoint, clock: Clock
+) -> None:
+    for _ in range(100):
+        tokens.refused("users", await own(tokens))
+        clock.now += 0.1
+    assert len(endpoint.asked) <= 11
 
 
 async def test_each_user_has_a_token_by_exchange_and_never_anothers(
