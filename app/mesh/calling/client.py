@@ -280,8 +280,7 @@ class Mesh:
         except NoCredentials as error:
             if wishes is None:
                 raise
-            # Without the user's token nobody knows whose answer a stale one would be.
-            return await self._extras.run(call, wishes._replace(stale_seconds=0) if as_user else wishes, failed=error)
+            return await self._extras.run(call, wishes, failed=error)
         reply = await self._run(call, wishes)
         self._note_refusal(call, reply.status, token)
         return reply

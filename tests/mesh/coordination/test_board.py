@@ -160,13 +160,27 @@ async def test_what_is_posted_while_redis_is_away_is_delivered_later(redis_url: 
 async def test_what_redis_refuses_is_delivered_when_it_takes_it(redis_url: str, namespace: str, keys: Keys) -> None:
     with closing(redis.Redis.from_url(redis_url)) as somebody:
         async with process(redis_url, namespace) as one, process(redis_url, namespace) as other:
-            await until(lambda: one.watching and other.watching)
+            await until(lambda: one.watching and other.watching and not one._tasks)
             somebody.set(keys.board("ended"), "no board", ex=60)
             end = soon()
             assert not await one.post({"s": end})
             assert one.notices == {"s": end}
             somebody.delete(keys.board("ended"))
             await until(lambda: other.notices == {"s": end})
+
+
+async def test_a_board_that_cannot_be_read_at_first_is_read_later(redis_url: str, namespace: str, keys: Keys) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as somebody:
+        end = soon()
+        async with process(redis_url, namespace) as one:
+            assert await one.post({"s": end})
+        somebody.rename(keys.board("ended"), aside := f"{keys.board('ended')}:aside")
+        somebody.set(keys.board("ended"), "no board", ex=60)
+        async with process(redis_url, namespace) as late:
+            await until(lambda: late.watching and late._retrying)
+            assert late.notices == {}
+            somebody.rename(aside, keys.board("ended"))
+            await until(lambda: late.notices == {"s": end})
 
 
 async def test_an_end_that_was_put_off_while_redis_was_away_is_put_off_everywhere(
