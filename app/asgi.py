@@ -17,7 +17,7 @@ import orjson
 
 from app import production, telemetry
 from app import settings as settings_room
-from app.errors import Misconfigured
+from app.errors import Misconfigured, PlatformError
 from app.mesh.lag import LoopLag
 from app.mesh.registry.directory import cancelled
 from app.mesh.registry.operations import WishedState
@@ -157,7 +157,12 @@ async def _serve(settings: Settings) -> None:
     service = _service_of(settings)
     socks = _sockets(settings)
     telemetry.configure(settings, service=service.name, instance="")
-    process = Process(service, settings, _url(settings, socks[0].getsockname()[1]))
+    try:
+        process = Process(service, settings, _url(settings, socks[0].getsockname()[1]))
+    except PlatformError:
+        for sock in socks:
+            sock.close()
+        raise
 
     async def on_stop() -> None:
         longest = settings.serving.drain_notice_seconds + settings.drain_seconds

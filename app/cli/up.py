@@ -51,6 +51,7 @@ def up(
         supervisor.run(settings, replica_plan, report)
 
     first = f"Starting {len(replica_plan)} processes"
+    premises.make(settings.data_dir.resolve())
     if detach:
         # It forks, so it comes before the screen, which has a thread.
         events = daemon.detach(work, log=settings.data_dir / "logs" / "supervisor.log")

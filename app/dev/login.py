@@ -148,7 +148,7 @@ def _code(address: str, state: str, issuer: str) -> str:
     said = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
     if said.get("state") != state or said.get("iss", issuer) != issuer:
         raise BadReply("The answer to our authorization request is not the issuer's, or not to ours")
-    if "code" not in said:
+    if "error" in said or "code" not in said:
         raise _error(said, 400)
     return said["code"]
 

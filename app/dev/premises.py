@@ -25,8 +25,7 @@ def occupied(data_dir: Path, *, patience_seconds: float) -> Iterator[None]:
     Raises:
         Conflict: a supervisor is at work there.
     """
-    # What lies in it is nobody else's business: logs, databases, secrets.
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(data_dir)
     for folder in (data_dir / "logs", data_dir / "run"):
         folder.mkdir(exist_ok=True)
     try:
@@ -38,6 +37,11 @@ def occupied(data_dir: Path, *, patience_seconds: float) -> Iterator[None]:
                 _clear(data_dir, patience_seconds=0)
     except lock.Held:
         raise Conflict(already_running(data_dir)) from None
+
+
+def make(data_dir: Path) -> None:
+    """Make the directory, if need be; what lies in it (logs, databases, secrets) is its owner's alone."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def already_running(data_dir: Path) -> str:
