@@ -94,7 +94,7 @@ def test_the_demos_secrets_are_known_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "secrets.json"
     assert production.demo_secrets(file) is None
     file.write_text(json.dumps({"key_secret": "k", "accounts": {"admin": "a"}, "clients": {"users": "u"}}))
-    assert production.demo_secrets(file) == {"k", "a", "u"}
+    assert production.demo_secrets(file) == frozenset({"k", "a", "u"})
 
 
 def test_all_that_is_wrong_is_said_in_one_line_that_holds_no_secret(tmp_path: Path) -> None:

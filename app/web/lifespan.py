@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+from app.errors import Misconfigured
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _log = logging.getLogger("app.web.lifespan")
@@ -69,6 +71,10 @@ class Lifespan:
                 await send({"type": "lifespan.startup.complete"})
                 phase = "shutdown"
                 await receive()
+        except Misconfigured as error:
+            # Foreseen: the reason says all, and where in the code it was found says nothing to who reads it.
+            await send({"type": f"lifespan.{phase}.failed", "message": error.detail})
+            return
         except Exception as error:  # noqa: BLE001  # the server is told, whatever it is
             _log.exception("Lifespan %s failed", phase)
             await send({"type": f"lifespan.{phase}.failed", "message": f"{type(error).__name__}: {error}"})
