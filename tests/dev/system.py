@@ -21,7 +21,7 @@ from typing import Any
 from app import settings as app_settings
 from app.cli.main import main
 from app.dev import control, lock, ports, roster, state
-from app.dev.state import State
+from app.dev.state import Process, State
 from app.mesh.registry.record import Instance
 from tests.tokens import bearer
 
@@ -236,6 +236,13 @@ class System:
         files = (state.STATE_FILE, state.LOCK_FILE, control.SOCKET_FILE, "redis/redis.pid")
         names = [*(self.data_dir / file for file in files), *self.data_dir.glob("run/*")]
         return [path.name for path in names if path.exists()]
+
+    def stand_still(self, process: Process) -> None:
+        """It answers nobody until it is to go on."""
+        os.kill(process.pid, signal.SIGSTOP)
+
+    def go_on(self, process: Process) -> None:
+        os.kill(process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Whatever a test has left is ended."""

@@ -22,11 +22,11 @@ ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 async def test_a_client_gets_a_token_for_one_service(identity: Identity) -> None:
-    answer = await identity.ask(OWN | {"audience": "inventory", "scope": "inventory:reserve"}, client="orders")
+    answer = await identity.ask(OWN | {"audience": "inventory", "scope": "inventory:read"}, client="orders")
     assert set(answer) == {"access_token", "token_type", "expires_in", "scope"}
     claims = await identity.claims(answer["access_token"])
     assert claims == {
-        "iss": ISSUER, "sub": "orders", "client_id": "orders", "aud": "inventory", "scope": "inventory:reserve",
+        "iss": ISSUER, "sub": "orders", "client_id": "orders", "aud": "inventory", "scope": "inventory:read",
         "jti": claims["jti"], "iat": claims["iat"], "exp": claims["iat"] + 600,
     }  # fmt: skip
 

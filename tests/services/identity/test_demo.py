@@ -70,7 +70,8 @@ async def test_each_demo_client_is_what_it_is_called(database: Database) -> None
 
 async def test_in_production_the_demos_clients_do_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESH_ENV", "production")
-    monkeypatch.setenv("MESH_IDENTITY__KEY_SECRET", "a secret of this test")
+    monkeypatch.setenv("MESH_IDENTITY__KEY_SECRET", "a secret of this test that is long enough")
+    monkeypatch.setenv("MESH_AUTH__CLIENT_SECRET", "another secret of this test that is long enough")
     running = await start("identity")
     identity = Identity(running, await populate(running.database))
     form = {"grant_type": "client_credentials", "audience": "inventory"}
