@@ -20,8 +20,6 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System(tmp_path_factory.mktemp("demo") / "data")
-    # Its services believe its own identity, and not the tests' tokens.
-    system.settings = {}
     try:
         started = system.up_detached()
         assert started.returncode == 0, started.stderr
