@@ -101,8 +101,8 @@ def rotate(
         settings,
         lambda database: client_admin.rotate_secret(database, client_id, timedelta(seconds=overlap), in_demo=in_demo),
     )
-    # Whoever is started from now on gets the new one: `mesh rollout` hands it out.
-    if in_demo and issued.secret is not None:
+    # Whoever is started from now on gets the new one: `mesh rollout` hands it out. Not if it is another database's.
+    if in_demo and issued.client.demo and issued.secret is not None:
         secrets.replace_client(settings.secrets_file, client_id, issued.secret)
     typer.echo(f"The old secret of {client_id} counts until {issued.old_until:%F %T} UTC; the new one:", err=True)
     typer.echo(issued.secret)

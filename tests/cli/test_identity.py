@@ -257,6 +257,13 @@ def test_a_secret_of_the_demo_is_rotated_in_its_file_too(data_dir: Path) -> None
     assert client.accepts(before.clients["orders"], datetime.now(UTC))
 
 
+def test_a_client_that_is_not_the_demos_is_not_written_to_its_file(data_dir: Path) -> None:
+    before = secrets.ensure(data_dir / "secrets.json", ["orders"])
+    typed("client", "add", "orders")
+    assert typed("client", "rotate", "orders").returncode == 0
+    assert secrets.read(data_dir / "secrets.json") == before
+
+
 # ---------------------------------------------------------------------------------------------------------- both
 
 
