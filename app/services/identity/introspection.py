@@ -131,7 +131,7 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib ships no 
     def revoke_token(self, token: Found, request: IdentityRequest) -> None:
         if "sid" not in token.claims or "act" in token.claims:
             raise UnsupportedTokenType("Only a token that a user gave to this client can be revoked.")
-        await_(repository.revoke_family(token.claims["sid"], "revoked"))
+        await_(repository.revoke_family(token.claims["sid"], "token_revoked"))
 
 
 def _token_of(request: IdentityRequest) -> str:

@@ -16,7 +16,8 @@ from authlib.oauth2.rfc6749 import (
 from authlib.oauth2.rfc9207 import IssuerParameter
 from flask import Response, request
 
-from app.services.identity import client_auth, clients, grants, requests
+from app import telemetry
+from app.services.identity import address, client_auth, clients, grants, requests
 from app.services.identity.client import Client
 from app.services.identity.client_auth import AuthenticationFailed
 from app.services.identity.introspection import Introspection, Revocation
@@ -27,6 +28,9 @@ from app.web.switch import drive
 
 # At the level of debugging it writes whole tokens into the log.
 logging.getLogger("authlib").setLevel(logging.INFO)
+
+
+_log = telemetry.log("identity.audit")
 
 
 class Issuer(IssuerParameter):  # type: ignore[misc]  # Authlib ships no types
@@ -65,7 +69,12 @@ class IdentityServer(AuthorizationServer):  # type: ignore[misc]  # Authlib ship
 
     def authenticate_client(self, request: IdentityRequest, methods: list[str], endpoint: str = "token") -> Client:
         client_auth.require_one_proof(request)
-        client: Client = super().authenticate_client(request, methods, endpoint)
+        try:
+            client: Client = super().authenticate_client(request, methods, endpoint)
+        except InvalidClientError:
+            # A line, and no row: whoever guesses must not fill the database.
+            _log.warning("client refused", endpoint=endpoint, address=address.current())
+            raise
         return client
 
     def create_oauth2_request(self, given: Any) -> IdentityRequest:

@@ -102,6 +102,7 @@ class AuthorizationCode(Issuing, AuthorizationCodeGrant):  # type: ignore[misc] 
         if not await_(repository.tokens.redeem(code, family, self.new_refresh)):
             await_(repository.revoke_family(code.sid, "code_reused"))
             raise InvalidGrantError("The code was used before.")
+        await_(repository.note("token_issued", self.request.user, client_id=code.client_id, detail=token["scope"]))
 
     def delete_authorization_code(self, authorization_code: Code) -> None:
         """It stays, marked as used: who comes with it again is found out."""

@@ -128,3 +128,4 @@ class Device(Issuing, DeviceCodeGrant):  # type: ignore[misc]  # Authlib ships n
         assert family is not None  # noqa: S101  # generate_token has set it
         if not await_(repository.tokens.redeem_device_code(self.request.credential.digest, family, self.new_refresh)):
             raise InvalidGrantError("The device code was used before.")
+        await_(repository.note("token_issued", self.request.user, client_id=family.client_id, detail=token["scope"]))

@@ -49,6 +49,14 @@ class TokenExchange(Issuing, BaseGrant, TokenEndpointMixin):  # type: ignore[mis
             audience=self.audience,
             scope=scopes.text(granted),
         )
+        await_(
+            repository.note(
+                "token_exchanged",
+                self.account,
+                client_id=self.request.client.client_id,
+                detail=f"for {self.audience}: {claims['scope']}",
+            )
+        )
         return 200, {**issuing.response(claims), "issued_token_type": ACCESS_TOKEN}, self.TOKEN_RESPONSE_HEADER
 
     def _require_types(self) -> None:

@@ -26,7 +26,7 @@ class RefreshToken(Issuing, RefreshTokenGrant):  # type: ignore[misc]  # Authlib
             return None
         verdict = authorization.judge(found, datetime.now(UTC), grace_seconds=_grace())
         if verdict == "reused":
-            await_(repository.revoke_family(found.family.sid, "refresh_token_reused"))
+            await_(repository.revoke_family(found.family.sid, "refresh_reused"))
         if verdict in ("reused", "unknown"):
             return None
         self.require_same_audience(found.family.audience)
@@ -44,7 +44,7 @@ class RefreshToken(Issuing, RefreshTokenGrant):  # type: ignore[misc]  # Authlib
         now = datetime.now(UTC)
         verdict = await_(repository.tokens.rotate(old.digest, self.new_refresh, now=now, grace_seconds=_grace()))
         if verdict == "reused":
-            await_(repository.revoke_family(old.family.sid, "refresh_token_reused"))
+            await_(repository.revoke_family(old.family.sid, "refresh_reused"))
         if verdict in ("reused", "unknown"):
             raise InvalidGrantError("The refresh token does not count any more.")
 
