@@ -119,7 +119,7 @@ class _Exchange:
             "http_version": "1.1",
             "asgi": _ASGI.copy(),
             "method": method,
-            "scheme": "http",
+            "scheme": "https" if protocol.ssl else "http",
             "path": unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query_string,
