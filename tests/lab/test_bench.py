@@ -71,6 +71,20 @@ def test_a_thousand_misses_in_four_caches_make_one_load(redis_url: str, tmp_path
     assert 0 < medians["local"]["cpu_us"] < medians["remote"]["cpu_us"]
 
 
+def test_who_asks_is_known_and_tokens_are_given_without_an_error(redis_url: str, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.json"
+    files = ["--json", str(samples), "--picture", str(tmp_path / "picture.svg")]
+    ran = bench("--quick", "guard", "tokens", *files, redis_url=redis_url)
+    assert ran.returncode == 0, ran.stderr
+    measured = json.loads(samples.read_text())["benchmarks"]
+    assert {key: figures["errors"] for key, figures in measured["guard"]["medians"].items()} == {
+        "open": 0,
+        "known": 0,
+        "checked": 0,
+    }
+    assert all(figures["errors"] == 0 < figures["per_second"] for figures in measured["tokens"]["medians"].values())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
     running = subprocess.Popen(
@@ -92,7 +106,7 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, tmp
 def test_an_unknown_name_is_refused_with_the_known_ones(redis_url: str) -> None:
     ran = bench("jsno", redis_url=redis_url)
     assert ran.returncode == 2
-    assert "json, wait, hop, mesh-call, fleet, cache" in ran.stderr
+    assert "json, wait, hop, mesh-call, fleet, cache, guard, tokens" in ran.stderr
 
 
 def test_a_benchmark_of_the_mesh_without_redis_says_so(tmp_path: Path) -> None:

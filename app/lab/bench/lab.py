@@ -111,10 +111,18 @@ class Lab:
                 self.report(name, number, subject, samples[-1].figures)
         return samples
 
-    async def under_load(self, process: Child, path: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Figures:
+    async def under_load(
+        self,
+        process: Child,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+    ) -> Figures:
         """Requests for `path` in a closed loop: what they cost the process, and how fast they were answered."""
         options = self.options
-        target = Target(LOOPBACK, process.port, path, headers=headers)
+        target = Target(LOOPBACK, process.port, path, method=method, headers=headers, body=body)
         async with ClosedLoop(target, connections=options.connections) as load:
             await asyncio.sleep(options.warm_up_seconds)
             load.restart_counting()
