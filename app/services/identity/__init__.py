@@ -11,7 +11,8 @@ introspection.py  whether a token counts, and its end
 registration.py   clients that register themselves
 discovery.py      what the server can do
 tokens.py         what tokens claim: pure
-scopes.py         which scopes there are, and who may have them: pure
+scopes.py         kinds of scopes, and who may have which: pure
+catalogue.py      the scopes of the services that there are
 authorization.py  codes, families, refresh tokens: pure
 client.py         a client, as it is registered: pure
 keys.py           when signing keys change: pure

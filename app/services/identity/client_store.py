@@ -64,11 +64,12 @@ class ClientStore:
                 values["demo"] = demo
             return await changes.count(session, update(clients).where(this).values(values)) == 1
 
-    async def replace_demo_secret(self, client_id: str, secret_digest: str) -> None:
-        """Set the secret of a demo client, at once; other clients are left alone."""
+    async def renew_demo(self, client: Client) -> None:
+        """Give a demo client its present secret and scopes, at once; other clients are left alone."""
+        changed = {name: _columns(client)[name] for name in ("secret_digest", "scope", "audiences")}
         async with self._database.session() as session:
-            this = (clients.c.client_id == client_id, clients.c.demo.is_(True))
-            await session.execute(update(clients).where(*this).values(secret_digest=secret_digest))
+            this = (clients.c.client_id == client.client_id, clients.c.demo.is_(True))
+            await session.execute(update(clients).where(*this).values(changed))
 
     async def use_assertion(self, digest: str, *, expires_at: datetime) -> bool:
         """Note that an assertion was used; False if it had been before."""

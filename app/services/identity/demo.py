@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.data import Database
 from app.errors import Conflict, Misconfigured
-from app.services.identity import client_auth, passwords, scopes
+from app.services.identity import catalogue, client_auth, passwords, scopes
 from app.services.identity.account_store import AccountStore
 from app.services.identity.client import (
     AUTHORIZATION_CODE,
@@ -73,8 +73,8 @@ async def seed_with(
     if DEMO_CLIENT in clients:
         confidential.append(_demo_client(clients[DEMO_CLIENT]))
     for client in (*confidential, *_public(issuer)):
-        if not await store.add(client, now=now) and client.secret_digest is not None:
-            await store.replace_demo_secret(client.client_id, client.secret_digest)
+        if not await store.add(client, now=now):
+            await store.renew_demo(client)
 
 
 async def _seed_accounts(store: AccountStore, accounts: Mapping[str, str], now: datetime) -> None:
@@ -104,7 +104,7 @@ def _service(name: str, services: tuple[str, ...], secret: str) -> Client:
         auth_method=client_auth.BASIC,
         grant_types=(CLIENT_CREDENTIALS, TOKEN_EXCHANGE),
         # What a service may change is said by who it is (`callers`), and by whose name it calls in.
-        scopes=tuple(scope for scope in scopes.OF_API if scope.endswith(":read")),
+        scopes=tuple(scope for scope in catalogue.of_api() if scope.endswith(":read")),
         audiences=services,
         secret_digest=digest(secret),
         trusted=True,
@@ -118,7 +118,7 @@ def _demo_client(secret: str) -> Client:
         name="Demo client",
         auth_method=client_auth.BASIC,
         grant_types=(CLIENT_CREDENTIALS,),
-        scopes=scopes.OF_API,
+        scopes=catalogue.of_api(),
         audiences=(AUDIENCE,),
         secret_digest=digest(secret),
         demo=True,
@@ -126,7 +126,7 @@ def _demo_client(secret: str) -> Client:
 
 
 def _public(issuer: str) -> tuple[Client, ...]:
-    allowed = (*scopes.OF_PERSON, *scopes.OF_API)
+    allowed = (*scopes.OF_PERSON, *catalogue.of_api())
     return (
         Client(
             client_id="demo-web",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.services.identity import algorithms, client, client_auth, scopes
+from app.services.identity import algorithms, catalogue, client, client_auth, scopes
 from app.settings import Settings
 
 GRANTS = (
@@ -27,7 +27,7 @@ def document(settings: Settings) -> dict[str, Any]:
         "userinfo_endpoint": f"{issuer}/oauth/userinfo",
         "end_session_endpoint": f"{issuer}/oauth/logout",
         "device_authorization_endpoint": f"{issuer}/oauth/device",
-        "scopes_supported": list(scopes.ALL),
+        "scopes_supported": [*scopes.OF_PERSON, *catalogue.of_api()],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANTS),

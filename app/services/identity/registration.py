@@ -12,7 +12,7 @@ from typing import Any, cast
 from authlib.oauth2.rfc7591 import ClientRegistrationEndpoint, InvalidClientMetadataError, InvalidRedirectURIError
 from flask import request
 
-from app.services.identity import client_auth, clients, discovery, scopes
+from app.services.identity import catalogue, client_auth, clients, discovery, scopes
 from app.services.identity.client import (
     AUTHORIZATION_CODE,
     DEVICE_CODE,
@@ -25,7 +25,6 @@ from app.services.identity.client import (
 from app.web import await_, resources
 
 GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
-SCOPES = tuple(s for s in (*scopes.OF_PERSON, *scopes.OF_API) if not scopes.needs_admin(s))
 _MOST = 10
 
 
@@ -59,7 +58,7 @@ class Registration(ClientRegistrationEndpoint):  # type: ignore[misc]  # Authlib
         return {
             **discovery.document(resources.settings),
             "grant_types_supported": list(GRANTS),
-            "scopes_supported": list(SCOPES),
+            "scopes_supported": list(_scopes()),
         }
 
     def extract_client_metadata(self, request: _JsonRequest) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
         raise InvalidClientMetadataError("Keys are given as jwks.")
     if (found["token_endpoint_auth_method"] == client_auth.JWT) != ("jwks" in found):
         raise InvalidClientMetadataError("private_key_jwt needs jwks, and nothing else does.")
-    if not isinstance(found["scope"], str) or not set(scopes.words(found["scope"])) <= set(SCOPES):
+    if not isinstance(found["scope"], str) or not set(scopes.words(found["scope"])) <= set(_scopes()):
         raise InvalidClientMetadataError("The scope is not to be had by registration.")
     name = found.get("client_name", "")
     if not isinstance(name, str) or len(name) > 100 or not name.isprintable():
@@ -122,3 +121,8 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
     if AUTHORIZATION_CODE in found["grant_types"] and not uris:
         raise InvalidRedirectURIError("The authorization code needs a redirect URI.")
     return found
+
+
+def _scopes() -> tuple[str, ...]:
+    """What a client may register itself for."""
+    return tuple(scope for scope in (*scopes.OF_PERSON, *catalogue.of_api()) if not scopes.needs_admin(scope))

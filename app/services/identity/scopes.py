@@ -6,19 +6,10 @@ from collections.abc import Collection, Iterable
 
 # What a client learns about the person.
 OF_PERSON = ("openid", "profile", "email", "offline_access")
-OF_API = (
-    "users:read",
-    "users:write",
-    "users:admin",
-    "orders:read",
-    "orders:write",
-    "orders:admin",
-    "inventory:read",
-    "inventory:write",
-)
+# What every service's API has.
+VERBS = ("read", "write", "admin")
 # Never in a user's name.
 OF_SERVICES = ("inventory:reserve",)
-ALL = (*OF_PERSON, *OF_API, *OF_SERVICES)
 
 ADMIN = "admin"
 
@@ -30,6 +21,11 @@ def words(scope: str | None) -> tuple[str, ...]:
 
 def text(scopes: Iterable[str]) -> str:
     return " ".join(scopes)
+
+
+def of_services(names: Iterable[str]) -> tuple[str, ...]:
+    """The scopes of the APIs of these services."""
+    return tuple(f"{name}:{verb}" for name in names for verb in VERBS)
 
 
 def needs_admin(scope: str) -> bool:

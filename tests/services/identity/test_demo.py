@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from app.data import Database
-from app.services.identity import demo
+from app.services.identity import catalogue, demo, scopes
 from app.services.identity.account_store import AccountStore
 from app.services.identity.client_store import ClientStore
 from app.services.identity.models import accounts, clients
@@ -38,7 +38,7 @@ async def test_people_get_the_subjects_that_they_have_elsewhere(database: Databa
     assert not await verify("first password", hashed)
 
 
-async def test_seeding_again_changes_secrets_and_nothing_else(database: Database) -> None:
+async def test_seeding_again_changes_secrets_and_little_else(database: Database) -> None:
     await seed(database, accounts={})
     async with database.session() as session:
         await session.execute(update(clients).where(clients.c.client_id == "orders").values(name="Ours"))
@@ -79,3 +79,21 @@ async def test_in_production_the_demos_clients_do_not_count(start: Start, monkey
     async with running.database.session() as session:
         await session.execute(update(clients).values(demo=False))
     await identity.ask(form, client="orders")
+
+
+async def test_a_service_that_was_added_later_has_its_scopes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seed(database, accounts={})
+    monkeypatch.setattr(catalogue, "of_api", lambda: scopes.of_services(["users", "hello"]))
+    await seed(database, accounts={})
+    store = ClientStore(database)
+    client, web = await store.find("demo-client"), await store.find("demo-web")
+    assert client is not None
+    assert web is not None
+    assert client.scopes == ("users:read", "users:write", "users:admin", "hello:read", "hello:write", "hello:admin")
+    assert set(client.scopes) < set(web.scopes)
+
+
+def test_every_service_but_identity_and_the_gateway_has_scopes() -> None:
+    assert {scope.partition(":")[0] for scope in catalogue.of_api()} == {"inventory", "orders", "users"}

@@ -193,7 +193,7 @@ async def test_a_client_is_found_as_it_was_added(database: Database) -> None:
         client, secret_digest=digest("two"), old_secret_digest=digest("one"), old_secret_until=NOW + HOUR
     )  # fmt: skip
     assert await clients.find("Web") == rotated
-    await clients.replace_demo_secret("Web", digest("three"))
+    await clients.renew_demo(replace(client, secret_digest=digest("three"), scopes=("users:admin",)))
     assert await clients.find("Web") == rotated
 
 

@@ -40,7 +40,6 @@ class AuthorizationCode(Issuing, AuthorizationCodeGrant):  # type: ignore[misc] 
 
     def validate_requested_scope(self) -> None:
         data = self.request.payload.data
-        issuing.require_known(self.request.payload.scope)
         issuing.audience_of(self.request, self.request.client)
         for name in ("request", "request_uri"):
             if name in data:

@@ -53,7 +53,6 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]  #
         return 200, answer, default_json_headers
 
     def _new(self, request: IdentityRequest, client: Client) -> tuple[DeviceCode, str]:
-        issuing.require_known(request.payload.scope)
         scope = client.get_allowed_scope(request.payload.scope)
         if scope is None:
             raise InvalidScopeError

@@ -30,7 +30,6 @@ class TokenExchange(Issuing, BaseGrant, TokenEndpointMixin):  # type: ignore[mis
 
     def validate_token_request(self) -> None:
         client = self.authenticate()
-        issuing.require_known(self.request.payload.scope)
         self._require_types()
         self.audience = issuing.audience_of(self.request, client)
         self.subject, self.account = self._subject(client)

@@ -107,11 +107,6 @@ def narrowed(scope: str, account: Account) -> str:
     return scopes.text(left)
 
 
-def require_known(scope: str | None) -> None:
-    if not set(scopes.words(scope)) <= set(scopes.ALL):
-        raise InvalidScopeError
-
-
 def asked_audience(request: IdentityRequest) -> str | None:
     """``audience``, or ``resource`` by its other name; one of them, once."""
     lists = request.payload.datalist
