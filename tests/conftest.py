@@ -8,9 +8,11 @@ bare machine would.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +26,10 @@ import asyncpg
 import hypothesis
 import pytest
 import redis
+import structlog
 
 from app.dev import redis as embedded_redis
+from app.telemetry import logs
 from tests import postgres as embedded_postgres
 from tests.tokens import TestIssuer
 
@@ -46,12 +50,29 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests away from what the developer has: settings of the shell, data of the project folder."""
     for name in [name for name in os.environ if name.startswith("MESH_") and name != "MESH_TEST_EMBEDDED"]:
         del os.environ[name]
+    # Whoever is started in the background of a shell ignores SIGINT, and so do its children: here Ctrl-C is a subject.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MESH_ENV"] = "test"
     os.environ["MESH_DATA_DIR"] = str(Path(tempfile.gettempdir()) / f"mesh-test-{os.getpid()}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["MESH_DATA_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What a test has made of the process's logs (a service or a command within it does) ends with the test."""
+    root, before = logging.getLogger(), structlog.get_config()
+    level = root.level
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
+        for room in logs._rooms.values():
+            room.rebind()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, logs._Foreign)]
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")

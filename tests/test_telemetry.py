@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,21 +15,11 @@ from app import context, settings, telemetry
 from app.context import Context
 from app.mesh.observer import Attempt, DirectoryChange, Observer, RegistryContact
 from app.settings import Settings
-from app.telemetry import MeshMetrics, Metrics, logs
+from app.telemetry import MeshMetrics, Metrics
 
 SECRET = "hunter2-s3cret"
 
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture(autouse=True)
-def undo_configuration() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers, root.level = handlers, level
-    logging.captureWarnings(False)
-    logs._configure(logging.WARNING, logs._processors(service="", instance="", console=False))
 
 
 def configured(**overrides: object) -> Settings:
