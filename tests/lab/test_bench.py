@@ -74,7 +74,7 @@ def test_a_thousand_misses_in_four_caches_make_one_load(redis_url: str, tmp_path
 def test_who_asks_is_known_and_tokens_are_given_without_an_error(redis_url: str, tmp_path: Path) -> None:
     samples = tmp_path / "samples.json"
     files = ["--json", str(samples), "--picture", str(tmp_path / "picture.svg")]
-    ran = bench("--quick", "guard", "tokens", *files, redis_url=redis_url)
+    ran = bench("--quick", "guard", "tokens", "ended", *files, redis_url=redis_url)
     assert ran.returncode == 0, ran.stderr
     measured = json.loads(samples.read_text())["benchmarks"]
     assert {key: figures["errors"] for key, figures in measured["guard"]["medians"].items()} == {
@@ -83,6 +83,7 @@ def test_who_asks_is_known_and_tokens_are_given_without_an_error(redis_url: str,
         "checked": 0,
     }
     assert all(figures["errors"] == 0 < figures["per_second"] for figures in measured["tokens"]["medians"].values())
+    assert 0 < measured["ended"]["medians"]["boards"]["p50_ms"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -106,7 +107,7 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, tmp
 def test_an_unknown_name_is_refused_with_the_known_ones(redis_url: str) -> None:
     ran = bench("jsno", redis_url=redis_url)
     assert ran.returncode == 2
-    assert "json, wait, hop, mesh-call, fleet, cache, guard, tokens" in ran.stderr
+    assert "json, wait, hop, mesh-call, fleet, cache, guard, tokens, ended" in ran.stderr
 
 
 def test_a_benchmark_of_the_mesh_without_redis_says_so(tmp_path: Path) -> None:

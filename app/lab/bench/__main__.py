@@ -21,7 +21,7 @@ import uvloop
 
 from app import settings as settings_room
 from app.errors import BadInput, PlatformError
-from app.lab.bench import cache, fleet, guard, hop, json_view, mesh_call, picture, proc, report, tokens, wait
+from app.lab.bench import cache, ended, fleet, guard, hop, json_view, mesh_call, picture, proc, report, tokens, wait
 from app.lab.bench.lab import QUICK, Lab, Options
 from app.lab.bench.model import Result
 
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Awaitable[Result]]] = {
     "cache": cache.run,
     "guard": guard.run,
     "tokens": tokens.run,
+    "ended": ended.run,
 }
 
 Names = Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(BENCHMARKS)}; all if none is named.")]
