@@ -51,6 +51,8 @@ async def log_out() -> Response:
     if "decision" not in request.form:
         # A client may send the person by POST; from another site it comes without our cookies.
         pairs = [*request.args.items(multi=True), *request.form.items(multi=True)]
+        # What ties a form of ours to a browser has no business in an address.
+        pairs = [(name, value) for name, value in pairs if name != browser.TOKEN_FIELD]
         return redirect(browser.link(f"{_HERE}?{urlencode(pairs)}"))
     await browser.require_own_form()
     if request.form["decision"] != "logout":
