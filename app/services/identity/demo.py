@@ -24,7 +24,6 @@ from app.services.identity.client import (
 from app.services.identity.client_store import ClientStore
 from app.settings import Settings
 
-SECRETS_FILE = "secrets.json"
 DEMO_CLIENT = "demo-client"
 AUDIENCE = "mesh"
 CALLBACK = "http://127.0.0.1/callback"
@@ -43,7 +42,7 @@ async def seed(database: Database, settings: Settings) -> None:
     Raises:
         Misconfigured: the file is there, and is none of ours.
     """
-    file = settings.data_dir / SECRETS_FILE
+    file = settings.secrets_file
     if not file.exists():
         return
     try:
