@@ -15,7 +15,7 @@ from app.data import Database
 from app.services.identity import admin, passwords
 from app.services.identity.accounts import Account
 from app.services.identity.models import clients
-from tests.services.conftest import Running
+from tests.services.conftest import PLAIN, Running
 
 PASSWORD = "correct horse"
 CALLBACK = "https://client.example/callback"
@@ -125,7 +125,7 @@ class Browser:
 
     def __init__(self, running: Running) -> None:
         self.home = str(running.client.base_url).rstrip("/")
-        self.client = httpx.AsyncClient(base_url=self.home, timeout=20)
+        self.client = httpx.AsyncClient(base_url=self.home, timeout=20, verify=PLAIN)
 
     async def open(self, path: str, **options: Any) -> Page:
         return await self._follow(await self.client.get(path, **options))
