@@ -180,9 +180,9 @@ class Outbound:
     def _keep(self, key: _Key, token: Token, now: float) -> None:
         self._not_before.pop(key, None)
         if len(self._tokens) >= _MOST_KEPT:
-            for old in [old for old, kept in self._tokens.items() if not kept.counts(now)] or [
-                next(iter(self._tokens))
-            ]:
+            over = [old for old, kept in self._tokens.items() if not kept.counts(now)]
+            # If all of them count, the oldest goes.
+            for old in over or [next(iter(self._tokens))]:
                 del self._tokens[old]
         self._tokens[key] = token
 

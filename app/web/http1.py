@@ -219,4 +219,4 @@ class _Exchange:
 
 
 def _for_wsgi(*args: Any) -> Any:
-    raise NotImplementedError("This server calls ASGI applications only")
+    raise RuntimeError("This server calls ASGI applications only")
