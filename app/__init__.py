@@ -10,7 +10,8 @@ The map of the house; a room may import the rooms below it, never above, never s
     web                              Flask on ASGI: bridge, factory, problems, OpenAPI, health
     resources | production           what one process opens and closes | what must not go into production
     service                          what a service is
-    auth | data | events | mesh      guard | SQL | streams | registry, balancing, client
+    auth | events                    guard | outbox, relay, consumer on Redis Streams
+    data | mesh                      SQL | registry, balancing, client, cache, coordination
     telemetry                        logs and metrics
     settings | context | deadline | redis_client
                                      configuration, read once | the contextvars of one request | bounded time | Redis by URL

@@ -195,14 +195,20 @@ def open_async(
     return redis.asyncio.Redis(**options, **_where(target))
 
 
-def open_watch(url: str, *, block_seconds: float) -> redis.asyncio.Redis:
+def open_watch(url: str, *, block_seconds: float, max_connections: int = 4) -> redis.asyncio.Redis:
     """A client for blocking reads: connections of its own, whose timeout lies above the longest block.
+
+    Args:
+        max_connections: so many reads at once.
 
     Raises:
         Misconfigured: see `parse`.
     """
     return open_async(
-        url, timeout_seconds=block_seconds + CONNECT_SECONDS, connect_seconds=CONNECT_SECONDS, max_connections=4
+        url,
+        timeout_seconds=block_seconds + CONNECT_SECONDS,
+        connect_seconds=CONNECT_SECONDS,
+        max_connections=max_connections,
     )
 
 

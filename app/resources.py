@@ -15,13 +15,14 @@ from app.auth.assembly import Auth, open_auth
 from app.auth.issuer import Send
 from app.data import Database
 from app.errors import PlatformError
+from app.events.assembly import Surroundings, open_events
 from app.mesh import Mesh, open_mesh
 from app.mesh.cache import Cache, open_cache
 from app.mesh.coordination import Board, Coordination, open_board, open_line
 from app.mesh.keys import Keys
 from app.service import GATEWAY, IDENTITY, Service
 from app.settings import Settings
-from app.telemetry import MeshMetrics, Metrics
+from app.telemetry import EventMetrics, MeshMetrics, Metrics
 
 # Nobody waits long for Redis: what needs it goes on without, and says so.
 _REDIS_TIMEOUT_SECONDS = 0.25
@@ -145,8 +146,23 @@ async def open_resources(
         board.listen(auth.revocations.heard)
         # The gateway hands on what its clients say of themselves, and nothing of its own.
         mesh.credentials = auth.outbound if service.name != GATEWAY else None
+        around = Surroundings(
+            service=service.name, me=mesh.instance.id, members=_ready(mesh, service.name), redis_url=redis_url, keys=keys,
+            coordination=coordination, invalidate=cache.invalidate, drain_seconds=settings.drain_seconds,
+        )  # fmt: skip
+        events = await stack.enter_async_context(
+            open_events(
+                settings.events,
+                around,
+                database,
+                outbox=service.outbox,
+                handlers=service.handlers,
+                observer=EventMetrics(metrics),
+            )
+        )
         rooms: dict[str, Described] = {
-            "calls": mesh, "cache": cache, "coordination": coordination, "auth": auth, "revoked_sessions": board,
+            "calls": mesh, "cache": cache, "coordination": coordination, "events": events, "auth": auth,
+            "revoked_sessions": board,
         }  # fmt: skip
         yield Resources(
             settings, service, redis, database, mesh, metrics, observer, cache, coordination, auth, board, admission,
@@ -172,6 +188,10 @@ def _in_flight(metrics: Metrics) -> Callable[[], int]:
 
 def _limit(admission: Admission | None) -> Callable[[], int]:
     return lambda: 0 if admission is None else admission.limit
+
+
+def _ready(mesh: Mesh, service: str) -> Callable[[], list[str]]:
+    return lambda: [instance.id for instance in mesh.directory.ready(service)]
 
 
 def _replicas(mesh: Mesh, service: str) -> Callable[[], int]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the supervisor reads service definitions, and starts sooner
     from flask import Blueprint
     from sqlalchemy import MetaData
 
+    from app.events import Handlers, Outbox
+
 SERVICES_PACKAGE = "app.services"
 GATEWAY = "gateway"
 # The authorization server: the one that all the others believe.
@@ -41,6 +43,8 @@ class Service:
         models: the SQLAlchemy metadata of its own tables, if it has a database.
         migrations: the folder of its Alembic revisions; required with `models`.
         seed: ``async seed(database, settings)`` puts demo data into an empty database; runs in development only.
+        outbox: what it sends, if it sends or handles events.
+        handlers: what it does when something happens elsewhere.
         alongside: ``async with alongside(resources)`` is held open while it serves, for work of its own; what it raises
             when it begins keeps the process from starting.
         calls: the services that it calls, for pictures and for the start order.
@@ -55,6 +59,8 @@ class Service:
     models: MetaData | None = None
     migrations: Path | None = None
     seed: Callable[[Any, Any], Awaitable[None]] | None = None
+    outbox: Outbox | None = None
+    handlers: Handlers | None = None
     alongside: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
     calls: tuple[str, ...] = ()
     front: Callable[..., Any] | None = None
@@ -69,6 +75,8 @@ class Service:
                 raise Misconfigured(f"Service {self.name}: prefix {prefix!r} must look like /users")
         if self.models is not None and self.migrations is None:
             raise Misconfigured(f"Service {self.name}: models need a migrations folder")
+        if self.handlers is not None and self.outbox is None:
+            raise Misconfigured(f"Service {self.name}: handlers need an outbox, whose tables they use")
 
 
 def discover() -> list[str]:

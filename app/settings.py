@@ -124,6 +124,24 @@ class DataSettings(_Slice):
     statement_timeout_seconds: float = Field(gt=0)
 
 
+class EventSettings(_Slice):
+    """How events are sent and handled; the same for all services that hear one another."""
+
+    partitions: int = Field(gt=0, le=256)
+    lease_seconds: float = Field(gt=0)
+    concurrency: int = Field(gt=0)
+    handler_seconds: float = Field(gt=0)
+    tries: int = Field(gt=0)
+    retry_seconds: float = Field(gt=0)
+    retry_max_seconds: float = Field(gt=0)
+    check_seconds: float = Field(gt=0)
+    stream_hours: float = Field(gt=0)
+    stream_length: int = Field(gt=0)
+    retention_hours: float = Field(gt=0)
+    max_dead: int = Field(gt=0)
+    redis_timeout_seconds: float = Field(gt=0)
+
+
 class AuthSettings(_Slice):
     """How tokens are verified, and what a service calls itself when it fetches its own."""
 
@@ -225,6 +243,7 @@ class Settings(BaseSettings):
     breaker: BreakerSettings
     serving: ServingSettings
     data: DataSettings
+    events: EventSettings
     auth: AuthSettings
     identity: IdentitySettings
 

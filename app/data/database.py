@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ class Database:
         self._writing = async_sessionmaker(self._engine, expire_on_commit=False)
         reader = self._engine.execution_options(**backends.READING[backend])
         self._reading = async_sessionmaker(reader, expire_on_commit=False)
+        self._committed: list[Callable[[Mapping[Any, Any]], object]] = []
 
     def __repr__(self) -> str:
         return f"<Database {self.url_without_password} {self._engine.pool.status()}>"
@@ -61,14 +62,21 @@ class Database:
             Contended: a deadlock or a lock that did not come free.
             Unavailable: the database is away, or no connection came free in time.
         """
-        async with _translated(), self._turn, self._writing() as session, session.begin():
-            yield session
+        async with _translated(), self._turn, self._writing() as session:
+            async with session.begin():
+                yield session
+            for listener in self._committed if session.info else ():
+                listener(session.info)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for SELECT alone: it waits for no writer, and each statement sees what is committed by then."""
         async with _translated(), self._reading() as session:
             yield session
+
+    def on_commit(self, listener: Callable[[Mapping[Any, Any]], object]) -> None:
+        """Call `listener` after each commit of a session in whose ``info`` somebody has left something, with that."""
+        self._committed.append(listener)
 
     async def transact(self, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
         """Run `work` in one transaction, and again from the start if other transactions stood in its way.

@@ -23,6 +23,10 @@ All keys of one namespace share one hash tag, so that scripts run on a cluster t
     job:<name>              string  lives until that periodic job is due                        TTL: its period
     board:<name>            zset    notice → until when it stands, ms of the epoch              TTL 1 day
     board:<name>:log        stream  one entry per posting                                       TTL 1 day, MAXLEN
+    events:<service>:<n>    stream  what a service has published, partition n, id ``<batch>-<row>``  TTL 7 days, trimmed
+    wake:<service>          stream  one entry: something was committed, its relay may look       TTL 1 day, MAXLEN 1
+    dead:<group>            stream  events that a service could not handle                      TTL 90 days, MAXLEN
+    again:<group>:<n>       stream  dead letters that it is to handle again                     TTL 7 days, read once
     rate:<name>:<caller>    string  when that caller's bucket will be full, us of Redis's TIME  TTL: until then
 
 Every heartbeat renews the day; members within it live by their leases, which ``sweep`` ends (rules: by an operator's
@@ -45,6 +49,8 @@ from dataclasses import dataclass
 
 RETENTION_MS = 86_400_000
 FENCE_MS = 7 * RETENTION_MS
+EVENTS_MS = 7 * RETENTION_MS
+DEAD_MS = 90 * RETENTION_MS
 
 # A longer name of the application's own is cut to this, and its digest follows.
 _LONGEST_NAME = 200
@@ -125,6 +131,18 @@ class Keys:
 
     def board_log(self, name: str) -> str:
         return f"{self.prefix}board:{_bounded(name)}:log"
+
+    def events(self, service: str, partition: int) -> str:
+        return f"{self.prefix}events:{service}:{partition}"
+
+    def wake(self, service: str) -> str:
+        return f"{self.prefix}wake:{service}"
+
+    def dead(self, group: str) -> str:
+        return f"{self.prefix}dead:{group}"
+
+    def again(self, group: str, partition: int) -> str:
+        return f"{self.prefix}again:{group}:{partition}"
 
     def rate(self, name: str, caller_digest: str) -> str:
         return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"

@@ -3,10 +3,12 @@
 logs        one line per event on stderr
 redaction   what must not stand in them
 metrics     one Prometheus registry per process
+events      what events say, counted
 """
 
+from app.telemetry.events import EventMetrics
 from app.telemetry.logs import configure, log
 from app.telemetry.metrics import MeshMetrics, Metrics
 from app.telemetry.redaction import REDACTED, redact
 
-__all__ = ["REDACTED", "MeshMetrics", "Metrics", "configure", "log", "redact"]
+__all__ = ["REDACTED", "EventMetrics", "MeshMetrics", "Metrics", "configure", "log", "redact"]

@@ -14,7 +14,7 @@ scripts/        the atomic steps, in Lua
 from app.mesh.coordination.board import Board, open_board
 from app.mesh.coordination.coordination import Coordination
 from app.mesh.coordination.leader import PeriodicJob
-from app.mesh.coordination.lease import Held
+from app.mesh.coordination.lease import Held, Lease
 from app.mesh.coordination.line import Line, open_line
 from app.mesh.coordination.lock import mesh_lock
 from app.mesh.coordination.rate import Limiter, Rate, Verdict
@@ -23,6 +23,7 @@ __all__ = [
     "Board",
     "Coordination",
     "Held",
+    "Lease",
     "Limiter",
     "Line",
     "PeriodicJob",

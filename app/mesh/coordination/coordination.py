@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from app.mesh.coordination.leader import PeriodicJob, Work
-from app.mesh.coordination.lease import Held
+from app.mesh.coordination.lease import Held, Lease
 from app.mesh.coordination.line import Line
 from app.mesh.coordination.lock import mesh_lock
 from app.mesh.coordination.rate import Limiter, Rate
@@ -41,6 +41,10 @@ class Coordination:
     ) -> AbstractAsyncContextManager[Held]:
         """``async with coordination.lock("invoices") as held``; see `mesh_lock`."""
         return mesh_lock(name, ttl=ttl, wait=wait, line=self._line, keys=self._keys, observer=self._observer)
+
+    def lease(self, name: str, *, ttl: float = LOCK_SECONDS) -> Lease:
+        """A candidate for the lease of that name, for those who wait for it in their own way; see `Lease`."""
+        return Lease(name, ttl_seconds=ttl, line=self._line, keys=self._keys)
 
     def job(self, name: str, work: Work, *, every: float, ttl: float = JOB_LEASE_SECONDS) -> PeriodicJob:
         """``async with coordination.job("sweep", sweep, every=60): …``; see `PeriodicJob`."""

@@ -72,7 +72,11 @@ class Held:
 
 
 class Lease:
-    """One candidate for the lease of one name."""
+    """One candidate for the lease of one name.
+
+    Attributes:
+        owner: what stands in Redis while it is ours; a script that reads it there acts only for its holder.
+    """
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class Lease:
     ) -> None:
         self.name, self.ttl_seconds = name, ttl_seconds
         self._line, self._keys, self._clock, self._rng = line, keys, clock, rng or random.Random()
-        self._owner = os.urandom(10).hex()
+        self.owner = os.urandom(10).hex()
 
     async def acquire(self) -> Held | float:
         """One try. Returns the held lease, or the seconds after which the present one ends unless it is renewed.
@@ -96,7 +100,7 @@ class Lease:
         """
         asked = self._clock()
         keys = (self._keys.lock(self.name), self._keys.fence(self.name))
-        args = (self._owner, self._ttl_ms, FENCE_MS)
+        args = (self.owner, self._ttl_ms, FENCE_MS)
         reply: list[int] = await self._line.run(_ACQUIRE, keys, args, undo=self.release)
         token, wait_ms = reply
         if not token:
@@ -106,14 +110,14 @@ class Lease:
     async def renew(self, held: Held) -> bool:
         """Whether it is still ours, and now for a whole lease. Raises: Unavailable."""
         asked = self._clock()
-        if not await self._line.run(_RENEW, (self._keys.lock(self.name),), (self._owner, self._ttl_ms)):
+        if not await self._line.run(_RENEW, (self._keys.lock(self.name),), (self.owner, self._ttl_ms)):
             return False
         held.expires_at = asked + self.ttl_seconds
         return True
 
     async def release(self) -> bool:
         """Give it back; whether it was still ours. Raises: Unavailable."""
-        return bool(await self._line.run(_RELEASE, (self._keys.lock(self.name),), (self._owner,)))
+        return bool(await self._line.run(_RELEASE, (self._keys.lock(self.name),), (self.owner,)))
 
     def keeping(self, held: Held) -> Keeping:
         """Renew `held` while the block runs, then give it back."""

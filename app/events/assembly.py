@@ -1,0 +1,182 @@
+"""Opens what a process does with events: its service's relay, if it leads, and its share of what the service handles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from app import redis_client, telemetry
+from app.data import Database
+from app.errors import Misconfigured
+from app.events import trimming
+from app.events.consumer import Consumer
+from app.events.desk import Desk, Times
+from app.events.group import Group
+from app.events.handlers import Handlers
+from app.events.inbox import Inbox
+from app.events.ledger import Ledger
+from app.events.observer import EventObserver, NullObserver
+from app.events.outbox import PUBLISHED, Outbox
+from app.events.relay import Invalidate, Relay
+from app.events.retention import Policy, Retention
+from app.events.retrying import RetryPolicy
+from app.events.streams import Streams
+from app.events.wake import Waker
+from app.events.worker import Worker
+from app.mesh.coordination import Coordination, Lease, PeriodicJob, open_line
+from app.mesh.coordination.line import Line
+from app.mesh.keys import Keys
+from app.settings import EventSettings
+
+_log = telemetry.log("events")
+
+BLOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What events need of the process.
+
+    Args:
+        me: this process's name among `members`.
+        members: the processes of this service that are ready.
+        invalidate: `Cache.invalidate`.
+        drain_seconds: how long handlers may take to finish when the process stops.
+    """
+
+    service: str
+    me: str
+    members: Callable[[], Collection[str]]
+    redis_url: str
+    keys: Keys
+    coordination: Coordination
+    invalidate: Invalidate
+    drain_seconds: float
+
+
+class Events:
+    """What this process does with events, for the management view."""
+
+    def __init__(self, relay: Relay | None, job: PeriodicJob | None, consumer: Consumer | None) -> None:
+        self._relay, self._job, self._consumer = relay, job, consumer
+
+    def __repr__(self) -> str:
+        return f"<Events {self._relay!r}, {self._consumer!r}>"
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts."""
+        return {
+            "relay": "none" if self._job is None else "leading" if self._job.leading else "following",
+            "partitions": [] if self._consumer is None else sorted(self._consumer.held),
+        }
+
+
+@asynccontextmanager
+async def open_events(
+    settings: EventSettings,
+    around: Surroundings,
+    database: Database | None,
+    *,
+    outbox: Outbox | None,
+    handlers: Handlers | None,
+    observer: EventObserver | None = None,
+) -> AsyncIterator[Events]:
+    """Relay and handle events for the length of the block; a Redis that is away is not fatal.
+
+    Raises:
+        Misconfigured: there is no database, or handlers without an outbox, whose tables they need.
+    """
+    if outbox is None and handlers is None:
+        yield Events(None, None, None)
+        return
+    if database is None or outbox is None:
+        raise Misconfigured(f"Service {around.service}: events need models and an outbox")
+    observer = observer or NullObserver()
+    async with AsyncExitStack() as stack:
+        line = await stack.enter_async_context(
+            open_line(around.redis_url, timeout_seconds=settings.redis_timeout_seconds)
+        )
+        opener = _Opener(settings, around, database, outbox, line, observer)
+        relay = opener.relay()
+        job = around.coordination.job(
+            f"relay:{around.service}", relay.run, every=settings.check_seconds, ttl=settings.lease_seconds
+        )
+        waker = await stack.enter_async_context(opener.waker(relay, job))
+        database.on_commit(lambda info: waker.wake() if PUBLISHED in info else None)
+        await stack.enter_async_context(job)
+        consumer = None
+        if handlers is not None and handlers.services:
+            consumer = await stack.enter_async_context(opener.consumer(handlers, stack))
+        yield Events(relay, job, consumer)
+
+
+class _Opener:
+    """Puts the parts together."""
+
+    def __init__(
+        self,
+        settings: EventSettings,
+        around: Surroundings,
+        database: Database,
+        outbox: Outbox,
+        line: Line,
+        observer: EventObserver,
+    ) -> None:
+        self._settings, self._around, self._database = settings, around, database
+        self._tables, self._line, self._observer = outbox.tables, line, observer
+
+    def relay(self) -> Relay:
+        settings, around = self._settings, self._around
+        ledger = Ledger(self._database, self._tables)
+        streams = Streams(self._line, around.keys, around.service, settings.partitions)
+        policy = Policy(
+            trimming.Policy(age_ms=int(settings.stream_hours * 3_600_000), length=settings.stream_length),
+            outbox=timedelta(hours=settings.retention_hours),
+        )
+        retention = Retention(policy, ledger, streams, observer=self._observer)
+        return Relay(
+            ledger, streams, invalidate=around.invalidate, retention=retention, observer=self._observer,
+            check_seconds=settings.check_seconds,
+        )  # fmt: skip
+
+    def waker(self, relay: Relay, job: PeriodicJob) -> Waker:
+        around = self._around
+        watch = redis_client.open_watch(around.redis_url, block_seconds=BLOCK_SECONDS)
+        return Waker(
+            around.keys.wake(around.service), line=self._line, watch=watch, block_seconds=BLOCK_SECONDS,
+            wake_relay=relay.wake, leading=lambda: job.leading,
+        )  # fmt: skip
+
+    def consumer(self, handlers: Handlers, stack: AsyncExitStack) -> Consumer:
+        settings, around = self._settings, self._around
+        inbox = Inbox(self._database, self._tables.inbox)
+        desk = Desk(
+            handlers, self._database, inbox,
+            policy=RetryPolicy(settings.tries, settings.retry_seconds, settings.retry_max_seconds),
+            times=Times(settings.handler_seconds), slots=asyncio.Semaphore(settings.concurrency), observer=self._observer,
+        )  # fmt: skip
+        watch = redis_client.open_watch(
+            around.redis_url, block_seconds=BLOCK_SECONDS, max_connections=settings.partitions + 1
+        )
+        stack.push_async_callback(watch.aclose)
+
+        def lease(partition: int) -> Lease:
+            return around.coordination.lease(f"events:{around.service}:{partition}", ttl=settings.lease_seconds)
+
+        def worker(partition: int, held: Lease) -> Worker:
+            group = Group(
+                around.service, partition, handlers.services, line=self._line, watch=watch, keys=around.keys,
+                lock=around.keys.lock(held.name), owner=held.owner, consumer=around.me, block_seconds=BLOCK_SECONDS,
+                max_dead=settings.max_dead,
+            )  # fmt: skip
+            return Worker(
+                group, handlers, desk, inbox, observer=self._observer, drain_seconds=around.drain_seconds
+            )  # fmt: skip
+
+        return Consumer(
+            settings.partitions, me=around.me, members=around.members, make_lease=lease, make_worker=worker
+        )  # fmt: skip
