@@ -156,7 +156,8 @@ async def open_resources(
                 around,
                 database,
                 outbox=service.outbox,
-                handlers=service.handlers,
+                # What everybody's requests have caused is not for the processes of one sandbox to handle.
+                handlers=service.handlers if settings.sandbox is None else None,
                 observer=EventMetrics(metrics),
             )
         )
@@ -191,7 +192,7 @@ def _limit(admission: Admission | None) -> Callable[[], int]:
 
 
 def _ready(mesh: Mesh, service: str) -> Callable[[], list[str]]:
-    return lambda: [instance.id for instance in mesh.directory.ready(service)]
+    return lambda: [each.id for each in mesh.directory.ready(service) if each.sandbox is None]
 
 
 def _replicas(mesh: Mesh, service: str) -> Callable[[], int]:

@@ -48,6 +48,12 @@ class Poisonous(PlatformError):
     code, title = "poisonous_event", "It ends the processes that handle it"
 
 
+class Failed(PlatformError):
+    """The handler has failed to reach something."""
+
+    code, title = "handler_failed", "The handler failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """`handler_seconds`: the longest that one run may take."""
@@ -150,10 +156,17 @@ class Desk:
         try:
             async with self._database.session() as session:
                 await self._inbox.record(session, event.id, self._times.now())
-                await handler.call(payload, session)
+                await self._call(handler, payload, session)
         except Known:
             return "known"
         return "done"
+
+    async def _call(self, handler: Handler, payload: Event, session: AsyncSession) -> None:
+        try:
+            await handler.call(payload, session)
+        except OSError as error:
+            # The session would take it for its own: the connection was there, so it is something that the handler asked.
+            raise Failed(f"{type(error).__name__}: {error}") from error
 
     async def _outside(self, handler: Handler, event: CloudEvent, payload: Event) -> Outcome:
         if await self._inbox.known((event.id,)):

@@ -36,6 +36,7 @@ TAKE = 64
 # Entries that were taken and are not done: as many may be handed to a successor.
 MOST_OPEN = 256
 _AGAIN_SECONDS = 0.2
+_DEFECT_SECONDS = 1.0
 _TRACE_LINES = 12
 
 
@@ -67,6 +68,7 @@ class Worker:
         self._group, self._handlers, self._desk, self._inbox = group, handlers, desk, inbox
         self._observer, self._drain_seconds = observer, drain_seconds
         self._lanes = Lanes(self._work, most=MOST_OPEN)
+        self._open: set[tuple[str, str]] = set()
         self._done: dict[str, list[str]] = defaultdict(list)
         self._something_done = asyncio.Event()
         # Until we have seen the end of the streams, much of what comes may have been handled before.
@@ -100,6 +102,8 @@ class Worker:
                 raise
             except Unavailable as error:
                 _log.info("events can't be read", reason=error.code, detail=error.detail)
+                # What was asked for may have been handed to us nevertheless: it has to be inherited, from ourselves.
+                begun = False
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _begin(self) -> bool:
@@ -134,14 +138,16 @@ class Worker:
         return True
 
     async def _accept(self, deliveries: Sequence[Delivery]) -> None:
-        items = [Item(delivery, _read(delivery)) for delivery in deliveries if delivery.content]
+        new = [delivery for delivery in deliveries if (delivery.stream, delivery.entry) not in self._open]
+        items = [Item(delivery, _read(delivery)) for delivery in new if delivery.content]
         known = await self._known(items) if self._catching_up else frozenset()
         for item in items:
             if item.event is not None and (item.event.id in known or not self._handlers.knows(item.event.type)):
                 self._acknowledged(item.delivery)
             else:
+                self._open.add((item.delivery.stream, item.delivery.entry))
                 self._lanes.put(item.event.key if item.event else item.delivery.entry, item)
-        if lost := len(deliveries) - len(items):
+        if lost := len(new) - len(items):
             _log.error("events were trimmed before they were handled", group=self._group.name, events=lost)
             self._observer.noticed("lost", self._group.name, lost)
 
@@ -150,12 +156,22 @@ class Worker:
         return await self._inbox.known(ids) if ids else frozenset()
 
     async def _work(self, item: Item) -> None:
+        while True:
+            try:
+                await self._handle(item)
+                break
+            except Exception:  # noqa: BLE001  # a defect of ours must neither lose the event nor end its lane
+                _log.exception("an event could not be handled", entry=item.delivery.entry)
+                await asyncio.sleep(_DEFECT_SECONDS)
+        self._acknowledged(item.delivery)
+        self._open.discard((item.delivery.stream, item.delivery.entry))
+
+    async def _handle(self, item: Item) -> None:
         bury = partial(self._bury, item)
         if item.event is None:
             await bury(Unreadable("This is no event"), 0)
         else:
             await self._desk.handle(item.event, bury, deliveries=item.delivery.times)
-            self._acknowledged(item.delivery)
 
     async def _bury(self, item: Item, error: Exception, tries: int) -> None:
         while True:
