@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, case, delete, func, insert, or_, select, update
+from sqlalchemy import Select, Table, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Database, changes
@@ -67,27 +67,33 @@ class Ledger:
             found: datetime | None = await session.scalar(select(func.min(outbox.c.due_at)).where(outbox.c.batch == 0))
         return found
 
-    async def claim(self, rows: Sequence[Row], *, now_ms: int, above: int) -> list[Row]:
-        """Make one batch of `rows`, and return them with its number, which is above `above` and every earlier one.
+    async def last_batch(self) -> int:
+        """The number of the last batch that any relay has made."""
+        relay = self._tables.relay
+        async with self._database.reading() as session:
+            return int(await session.scalar(select(relay.c.batch)) or 0)
+
+    async def claim(self, rows: Sequence[Row], *, last: int, batch: int) -> list[Row]:
+        """Make one batch of `rows` and return them with its number.
+
+        Args:
+            last: the number of the batch before, as far as we know. What we do not know of may not be sent yet, and could
+                not be sent after this one.
+            batch: greater than that.
 
         Raises:
-            Overtaken: some of them are in a batch already; nothing was changed.
+            Overtaken: another relay has made a batch since; nothing was changed.
         """
-        ids = [row.id for row in rows]
-        batch = await self._database.transact(lambda session: self._number(session, ids, max(now_ms, above + 1)))
+        await self._database.transact(lambda session: self._number(session, [row.id for row in rows], last, batch))
         return [Row(row.id, batch, row.slot, row.type, row.content) for row in rows]
 
-    async def _number(self, session: AsyncSession, ids: Sequence[int], least: int) -> int:
+    async def _number(self, session: AsyncSession, ids: Sequence[int], last: int, batch: int) -> None:
         relay, outbox = self._tables.relay, self._tables.outbox
         # First of all this row: relays take turns, so the order of the numbers is that of the commits.
-        more = case((relay.c.batch >= least, relay.c.batch + 1), else_=least)
-        if not await changes.count(session, update(relay).values(batch=more)):
-            await session.execute(insert(relay).values(id=1, batch=least))
-        batch = (await session.execute(select(relay.c.batch))).scalar_one()
-        these = outbox.c.id.in_(ids) & (outbox.c.batch == 0)
-        if await changes.count(session, update(outbox).where(these).values(batch=batch)) != len(ids):
-            raise Overtaken("Some of these events were sent meanwhile")
-        return int(batch)
+        ours = update(relay).where(relay.c.batch == last).values(batch=batch)
+        these = update(outbox).where(outbox.c.id.in_(ids), outbox.c.batch == 0).values(batch=batch)
+        if await changes.count(session, ours) != 1 or await changes.count(session, these) != len(ids):
+            raise Overtaken("Another relay has sent something meanwhile")
 
     async def sent_after(self, position: Position, *, partition: int, partitions: int, limit: int) -> list[Row]:
         """What was given a place behind `position` in the stream of one of so many partitions, in order."""

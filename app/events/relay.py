@@ -62,6 +62,8 @@ class Relay:
         self._invalidate, self._observer, self._check_seconds, self._now = invalidate, observer, check_seconds, now
         self._due = asyncio.Event()
         self._ends: dict[int, Position] = {}
+        # The last batch that we know of: whatever is in it or before it is sent, or in doubt.
+        self._last: int | None = None
         # Partitions of which we do not know that they hold all that was sent.
         self._doubtful: set[int] = set()
 
@@ -84,6 +86,7 @@ class Relay:
                 await self.step()
                 pause = await self._pause()
             except Overtaken:
+                self._doubt_all()
                 continue
             except PlatformError as error:
                 if held.lost:
@@ -108,15 +111,22 @@ class Relay:
     def _doubt_all(self) -> None:
         self._doubtful = set(range(self._streams.partitions))
         self._ends = dict.fromkeys(self._doubtful, START)
+        self._last = None
 
     async def _look(self) -> None:
         """Find out where the streams end, and put back what is missing."""
+        if self._last is None:
+            # Before the rest is read: what another relay numbers from now on is noticed with our next batch.
+            self._last = await self._ledger.last_batch()
         await self._append({})
         await self._restore()
 
     async def _send(self, rows: Sequence[Row]) -> None:
-        above = max((end.batch for end in self._ends.values()), default=0)
-        claimed = await self._ledger.claim(rows, now_ms=_ms(self._now()), above=above)
+        last = self._last or 0
+        above = max(last, *(end.batch for end in self._ends.values()))
+        batch = max(_ms(self._now()), above + 1)
+        claimed = await self._ledger.claim(rows, last=last, batch=batch)
+        self._last = batch
         await self._deliver(claimed)
 
     async def _restore(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-import redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.mesh.keys import Keys
@@ -60,7 +60,7 @@ async def test_partitions_move_to_those_who_come_and_back_from_those_who_go(shop
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 async def test_what_a_paused_owner_has_taken_is_handled_by_its_successor_once(
-    shop: Shop, store: redis.Redis, keys: Keys
+    shop: Shop, store: Any, keys: Keys
 ) -> None:
     held = asyncio.Event()
     gate = asyncio.Event()
@@ -84,7 +84,7 @@ async def test_what_a_paused_owner_has_taken_is_handled_by_its_successor_once(
     assert await shop.sold("ann") == [1, 2]
 
 
-async def test_consumers_that_are_gone_are_forgotten(shop: Shop, store: redis.Redis, keys: Keys) -> None:
+async def test_consumers_that_are_gone_are_forgotten(shop: Shop, store: Any, keys: Keys) -> None:
     async with shop.process():
         await shop.buy(*CUSTOMERS)
         await shop.until_sold(12)
@@ -95,7 +95,7 @@ async def test_consumers_that_are_gone_are_forgotten(shop: Shop, store: redis.Re
         names = {
             consumer["name"]
             for partition in range(4)
-            for consumer in store.xinfo_consumers(keys.events(NAME, partition), NAME)  # type: ignore[union-attr]
+            for consumer in store.xinfo_consumers(keys.events(NAME, partition), NAME)
         }
     assert names == {"shop-2"}
 

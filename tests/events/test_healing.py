@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 import redis
@@ -24,15 +25,15 @@ def own(database: Database, private_redis: Server, keys: Keys) -> Shop:
 
 
 @pytest.fixture
-def console(private_redis: Server) -> AsyncIterator[redis.Redis]:
+def console(private_redis: Server) -> Iterator[Any]:
     with closing(redis.Redis.from_url(private_redis.url, decode_responses=True)) as client:
-        yield client  # type: ignore[misc]
+        yield client
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestOfStreams:
     async def test_a_redis_that_is_empty_again_gets_everything_back_and_nothing_happens_twice(
-        self, own: Shop, console: redis.Redis
+        self, own: Shop, console: Any
     ) -> None:
         async with own.process(), own.process():
             await own.buy(*each(CUSTOMERS, 5))
@@ -49,7 +50,7 @@ class TestOfStreams:
             assert await own.sold(customer) == list(range(1, 11))
         assert own.witness.notices["rebuilt"] >= 40
 
-    async def test_what_was_only_in_redis_is_not_lost_with_it(self, own: Shop, console: redis.Redis) -> None:
+    async def test_what_was_only_in_redis_is_not_lost_with_it(self, own: Shop, console: Any) -> None:
         # Relayed, and nobody has handled it yet.
         async with own.process(listening=False):
             await own.buy(*CUSTOMERS)
@@ -59,7 +60,7 @@ class TestOfStreams:
             await own.until_sold(8)
         assert await own.sold() == [1] * 8
 
-    async def test_a_stream_that_is_deleted_comes_back_with_the_same_ids(self, own: Shop, console: redis.Redis) -> None:
+    async def test_a_stream_that_is_deleted_comes_back_with_the_same_ids(self, own: Shop, console: Any) -> None:
         async with own.process():
             await own.buy(*each(CUSTOMERS, 3))
             await own.until_sold(24)
@@ -69,10 +70,10 @@ class TestOfStreams:
             await until(lambda: _has(console, own.keys, 24))
             await own.buy(*CUSTOMERS)
             await own.until_sold(32)
-        assert _streams(console, own.keys)[:24] == before or set(before) <= set(_streams(console, own.keys))
+        assert set(before) <= set(_streams(console, own.keys))
         assert sorted(await own.sold("c3")) == [1, 2, 3, 4]
 
-    async def test_a_group_that_is_removed_misses_nothing(self, own: Shop, console: redis.Redis) -> None:
+    async def test_a_group_that_is_removed_misses_nothing(self, own: Shop, console: Any) -> None:
         async with own.process():
             await own.buy(*CUSTOMERS)
             await own.until_sold(8)
@@ -83,27 +84,27 @@ class TestOfStreams:
         assert await own.sold("c1") == [1, 2]
         assert own.witness.outcomes["done"] == 16
 
-    async def test_a_consumer_that_is_removed_goes_on(self, own: Shop, console: redis.Redis) -> None:
+    async def test_a_consumer_that_is_removed_goes_on(self, own: Shop, console: Any) -> None:
         async with own.process():
             await own.buy(*CUSTOMERS)
             await own.until_sold(8)
             for partition in range(PARTITIONS):
                 stream = own.keys.events(NAME, partition)
-                for consumer in console.xinfo_consumers(stream, NAME):  # type: ignore[union-attr]
+                for consumer in console.xinfo_consumers(stream, NAME):
                     console.xgroup_delconsumer(stream, NAME, consumer["name"])
             await own.buy(*CUSTOMERS)
             await own.until_sold(16)
         assert await own.sold("c1") == [1, 2]
 
 
-def _streams(console: redis.Redis, keys: Keys) -> list[tuple[str, str]]:
+def _streams(console: Any, keys: Keys) -> list[tuple[str, str]]:
     """Every entry of every partition: its id and what it says."""
     return [
         (entry, fields["event"])
         for partition in range(PARTITIONS)
-        for entry, fields in console.xrange(keys.events(NAME, partition))  # type: ignore[union-attr]
+        for entry, fields in console.xrange(keys.events(NAME, partition))
     ]
 
 
-async def _has(console: redis.Redis, keys: Keys, count: int) -> bool:
+async def _has(console: Any, keys: Keys, count: int) -> bool:
     return len(_streams(console, keys)) >= count
