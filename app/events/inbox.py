@@ -20,7 +20,7 @@ class Inbox:
     """The ids of the events that one service has handled."""
 
     def __init__(self, database: Database, table: Table) -> None:
-        self._database, self._table = database, table
+        self._database, self._table, self._insert = database, table, insert(table)
 
     async def record(self, session: AsyncSession, event_id: str, now: datetime) -> None:
         """Note the event in the transaction of its effect; waits for another transaction that is just handling it.
@@ -29,7 +29,7 @@ class Inbox:
             Known: it was handled before.
         """
         try:
-            await session.execute(insert(self._table).values(event_id=event_id, handled_at=now))
+            await session.execute(self._insert, {"event_id": event_id, "handled_at": now})
         except IntegrityError as error:
             raise Known from error
 

@@ -41,6 +41,7 @@ class Outbox:
                 raise Misconfigured(f"{event.__name__}: {event.event_type} is not of {service}")
         self.service, self.sends = service, tuple(sends)
         self.tables = tables.of(metadata, service)
+        self._insert = insert(self.tables.outbox)
         self._kinds = frozenset(map(kind, sends))
 
     def __repr__(self) -> str:
@@ -99,7 +100,7 @@ class Outbox:
             "batch": 0,
             "due_at": due_at,
         }
-        await session.execute(insert(self.tables.outbox).values(row))
+        await session.execute(self._insert, row)
         session.info[PUBLISHED] = True
 
 

@@ -21,7 +21,22 @@ import uvloop
 
 from app import settings as settings_room
 from app.errors import BadInput, PlatformError
-from app.lab.bench import cache, ended, fleet, guard, hop, json_view, mesh_call, picture, proc, report, tokens, wait
+from app.lab.bench import (
+    cache,
+    ended,
+    events,
+    fleet,
+    guard,
+    hop,
+    json_view,
+    mesh_call,
+    picture,
+    proc,
+    reads,
+    report,
+    tokens,
+    wait,
+)
 from app.lab.bench.lab import QUICK, Lab, Options
 from app.lab.bench.model import Result
 
@@ -35,6 +50,8 @@ BENCHMARKS: dict[str, Callable[[Lab], Awaitable[Result]]] = {
     "guard": guard.run,
     "tokens": tokens.run,
     "ended": ended.run,
+    "events": events.run,
+    "reads": reads.run,
 }
 
 Names = Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(BENCHMARKS)}; all if none is named.")]

@@ -6,4 +6,6 @@ service           a whole service, as ``mesh run`` serves it
 quart, flask, bare           the other sides of `json` and `wait`
 fastapi_hop, flask_hop       the other sides of `hop`
 peer              whom the hop calls
+users, users_sql             the users service, with its cache and without
+fastapi_users, fastapi_users_cached      the other sides of `reads`
 """
