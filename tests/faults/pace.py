@@ -15,6 +15,7 @@ class Pace:
         lease_seconds, heartbeat_seconds, poll_seconds: what they come to.
         warm_seconds: load before anything breaks, which is also what a fault is compared with.
         after_seconds: load after all is well again.
+        chaos_orders: how many are placed while a process is killed every `chaos_seconds`.
     """
 
     per_second: float
@@ -26,6 +27,8 @@ class Pace:
     redis_hung_seconds: float
     cancelling_seconds: float
     storm_seconds: float
+    chaos_orders: int
+    chaos_seconds: float
     lease_seconds: float
     heartbeat_seconds: float
     poll_seconds: float
@@ -48,6 +51,8 @@ SHORT = Pace(
     redis_hung_seconds=3.0,
     cancelling_seconds=6.0,
     storm_seconds=5.0,
+    chaos_orders=400,
+    chaos_seconds=1.0,
     lease_seconds=3.0,
     heartbeat_seconds=1.0,
     poll_seconds=1.0,
@@ -71,6 +76,8 @@ LONG = Pace(
     redis_hung_seconds=10.0,
     cancelling_seconds=60.0,
     storm_seconds=30.0,
+    chaos_orders=10_000,
+    chaos_seconds=1.0,
     lease_seconds=15.0,
     heartbeat_seconds=5.0,
     poll_seconds=5.0,
