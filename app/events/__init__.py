@@ -22,10 +22,14 @@ retrying       what a failure is followed by: another try, or the dead letters
 lane           the events of one key, one after the other
 group          what a consumer says to Redis
 worker         one partition of all streams that a service hears
+wishes         who would like to have a partition
 consumer       which partitions this process works on
 dead           dead letters: list, show, replay, drop
 survey         how far behind everybody is
 catalogue      the AsyncAPI document
+wake           carries the news of a commit to the relay
+desk           one event: handled, tried again, or given up
+retention      what has been kept for long enough goes
 observer       hooks
 assembly       opens all of it
 scripts/       the atomic steps, in Lua

@@ -26,6 +26,7 @@ from app.events.retention import Policy, Retention
 from app.events.retrying import RetryPolicy
 from app.events.streams import Streams
 from app.events.wake import Waker
+from app.events.wishes import Wishes
 from app.events.worker import Worker
 from app.mesh.coordination import Coordination, Lease, PeriodicJob, open_line
 from app.mesh.coordination.line import Line
@@ -35,6 +36,8 @@ from app.settings import EventSettings
 _log = telemetry.log("events")
 
 BLOCK_SECONDS = 2.0
+# A relay that gives its lease back is followed this soon.
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,11 @@ async def open_events(
         opener = _Opener(settings, around, database, outbox, line, observer)
         relay = opener.relay()
         job = around.coordination.job(
-            f"relay:{around.service}", relay.run, every=settings.check_seconds, ttl=settings.lease_seconds
+            f"relay:{around.service}",
+            relay.run,
+            every=settings.check_seconds,
+            ttl=settings.lease_seconds,
+            look=LOOK_SECONDS,
         )
         waker = await stack.enter_async_context(opener.waker(relay, job))
         database.on_commit(lambda info: waker.wake() if PUBLISHED in info else None)
@@ -178,5 +185,6 @@ class _Opener:
             )  # fmt: skip
 
         return Consumer(
-            settings.partitions, me=around.me, members=around.members, make_lease=lease, make_worker=worker
+            settings.partitions, me=around.me, members=around.members,
+            wishes=Wishes(self._line, around.keys, around.service), make_lease=lease, make_worker=worker,
         )  # fmt: skip

@@ -1,12 +1,13 @@
 """Which partitions this process works on: each has one owner among the processes of the service, by a lease.
 
-    WAITING ──── it is ours to take, or nobody has it ────► acquire ──► WORKING
-       ▲                                                                  │
-       ├── the lease was lost: what is under way is cancelled ────────────┤
-       └── another process should have it: finish, and give it back ──────┘
+    WAITING ────────── nobody has it: acquire ─────────► WORKING
+       ▲                                                   │
+       ├── the lease was lost: what is under way ends ─────┤
+       └── whose it should be has asked for it: finish ────┘
 
-Who should have a partition follows from who is ready (rendezvous hashing), so everybody comes to the same answer without asking.
-The lease decides when they do not; and should even that fail, the inbox.
+Whose a partition should be follows from who is ready (rendezvous hashing), so everybody comes to the same answer without asking.
+Whoever finds it free takes it nevertheless: the one whose it should be may be dead, and not yet forgotten; once it asks, it gets
+it. The lease decides when they disagree; and should even that fail, the inbox.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from typing import Self
 from app import telemetry
 from app.errors import LeaseLost, Unavailable
 from app.events import partition as partitions
+from app.events.wishes import Wishes
 from app.events.worker import Worker
 from app.mesh.coordination import Held, Lease
 from app.mesh.registry.directory import cancelled
 
 _log = telemetry.log("events.consumer")
 
-# Who should have it asks again this soon; everybody else waits for some leases, in case that its owner does not come.
+# Whose it should be asks again this soon, everybody else later.
 _EAGER_SECONDS = 0.25
 _LOOK_SECONDS = 1.0
-_PATIENCE = 2.0
 
 
 class Consumer:
@@ -50,12 +51,13 @@ class Consumer:
         *,
         me: str,
         members: Callable[[], Collection[str]],
+        wishes: Wishes,
         make_lease: Callable[[int], Lease],
         make_worker: Callable[[int, Lease], Worker],
         rng: random.Random | None = None,
     ) -> None:
         self._count, self._me, self._members = count, me, members
-        self._make_lease, self._make_worker = make_lease, make_worker
+        self._wishes, self._make_lease, self._make_worker = wishes, make_lease, make_worker
         self._rng = rng or random.Random()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,28 +84,26 @@ class Consumer:
 
     async def _live(self, partition: int) -> None:
         lease = self._make_lease(partition)
-        patience = 0.0
         while not self._stopping.is_set():
-            mine = self._is_mine(partition)
-            pause = self._rng.uniform(0.8, 1.2) * (_EAGER_SECONDS if mine else _LOOK_SECONDS)
-            patience = 0.0 if mine else patience + pause
-            if mine or patience > _PATIENCE * lease.ttl_seconds:
-                patience = 0.0
-                await self._try(partition, lease)
+            await self._try(partition, lease)
             if not self._stopping.is_set():
-                await asyncio.sleep(pause)
+                pause = _EAGER_SECONDS if self._is_mine(partition) else _LOOK_SECONDS
+                await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
 
     async def _try(self, partition: int, lease: Lease) -> None:
         try:
             found = await lease.acquire()
             if isinstance(found, Held):
                 await self._hold(partition, lease, found)
+            elif self._is_mine(partition):
+                await self._wishes.make(partition, self._me)
         except LeaseLost:
             _log.info("another process works on a partition", partition=partition)
         except Unavailable:
             return
         except Exception:  # noqa: BLE001  # a defect must not end the work on this partition for good
             _log.exception("work on a partition failed", partition=partition)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _hold(self, partition: int, lease: Lease, held: Held) -> None:
         async with lease.keeping(held):
@@ -118,15 +118,15 @@ class Consumer:
                 await cancelled([ceding])
 
     async def _cede(self, partition: int) -> None:
-        """Return when another process should have the partition, or all is to stop."""
-        others = 0
-        while others < 2:
+        """Return when the one whose partition it should be has asked for it, or all is to stop."""
+        while True:
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._stopping.wait()
                 return
             except TimeoutError:
-                others = 0 if self._is_mine(partition) else others + 1
+                if not self._is_mine(partition) and await self._wishes.of(partition) not in (None, self._me):
+                    return
 
     def _is_mine(self, partition: int) -> bool:
         # While the registry is away, or we are on our way out, we may be missing in it.

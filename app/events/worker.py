@@ -68,6 +68,7 @@ class Worker:
         self._group, self._handlers, self._desk, self._inbox = group, handlers, desk, inbox
         self._observer, self._drain_seconds = observer, drain_seconds
         self._lanes = Lanes(self._work, most=MOST_OPEN)
+        self._joined = False
         self._open: set[tuple[str, str]] = set()
         self._done: dict[str, list[str]] = defaultdict(list)
         self._something_done = asyncio.Event()
@@ -108,9 +109,10 @@ class Worker:
 
     async def _begin(self) -> bool:
         """Join, and take over what is left; False if the group went meanwhile."""
-        if made := await self._group.join():
-            # The first time it is new; later somebody has removed it, or Redis has lost it.
+        made = await self._group.join()
+        if made and self._joined:
             self._observer.noticed("healed", self._group.name, made)
+        self._joined = True
         self._catching_up = True
         left: list[Delivery] = []
         for stream in self._group.streams:

@@ -27,6 +27,7 @@ All keys of one namespace share one hash tag, so that scripts run on a cluster t
     wake:<service>          stream  one entry: something was committed, its relay may look       TTL 1 day, MAXLEN 1
     dead:<group>            stream  events that a service could not handle                      TTL 90 days, MAXLEN
     again:<group>:<n>       stream  dead letters that it is to handle again                     TTL 7 days, read once
+    next:<group>:<n>        string  who would like to handle that partition                     TTL 3 s
     rate:<name>:<caller>    string  when that caller's bucket will be full, us of Redis's TIME  TTL: until then
 
 Every heartbeat renews the day; members within it live by their leases, which ``sweep`` ends (rules: by an operator's
@@ -143,6 +144,9 @@ class Keys:
 
     def again(self, group: str, partition: int) -> str:
         return f"{self.prefix}again:{group}:{partition}"
+
+    def next_owner(self, group: str, partition: int) -> str:
+        return f"{self.prefix}next:{group}:{partition}"
 
     def rate(self, name: str, caller_digest: str) -> str:
         return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"

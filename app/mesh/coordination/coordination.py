@@ -46,10 +46,12 @@ class Coordination:
         """A candidate for the lease of that name, for those who wait for it in their own way; see `Lease`."""
         return Lease(name, ttl_seconds=ttl, line=self._line, keys=self._keys)
 
-    def job(self, name: str, work: Work, *, every: float, ttl: float = JOB_LEASE_SECONDS) -> PeriodicJob:
+    def job(
+        self, name: str, work: Work, *, every: float, ttl: float = JOB_LEASE_SECONDS, look: float | None = None
+    ) -> PeriodicJob:
         """``async with coordination.job("sweep", sweep, every=60): …``; see `PeriodicJob`."""
         return PeriodicJob(
-            name, work=work, every=every, ttl=ttl, line=self._line, keys=self._keys, observer=self._observer
+            name, work=work, every=every, ttl=ttl, look=look, line=self._line, keys=self._keys, observer=self._observer
         )
 
     def limiter(self, name: str, rate: Rate | str) -> Limiter:

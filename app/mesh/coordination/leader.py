@@ -47,6 +47,8 @@ class PeriodicJob:
         work: gets the held lease, whose token belongs on what it writes.
         every: seconds between two runs, ± 10 %.
         ttl: seconds of the lease: within that time another process takes over.
+        look: seconds after which a follower asks again at the latest, in case that the lease was given back; by default when
+            it would end.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class PeriodicJob:
         work: Work,
         every: float,
         ttl: float,
+        look: float | None = None,
         line: Line,
         keys: Keys,
         observer: Observer,
@@ -63,7 +66,7 @@ class PeriodicJob:
         rng: random.Random | None = None,
     ) -> None:
         self.name = name
-        self._work, self._every = work, every
+        self._work, self._every, self._look = work, every, ttl if look is None else look
         self._line, self._keys, self._observer = line, keys, observer
         self._clock, self._rng = clock, rng or random.Random()
         self._lease = Lease(f"job:{name}", ttl_seconds=ttl, line=line, keys=keys, clock=clock, rng=self._rng)
@@ -94,7 +97,7 @@ class PeriodicJob:
                 pause = await self._campaign()
             except Unavailable:  # also LeaseLost: back to the others
                 pause = _AWAY_SECONDS * self._rng.uniform(0.5, 1.5)
-            await asyncio.sleep(min(pause, self._lease.ttl_seconds))
+            await asyncio.sleep(min(pause, self._look))
 
     async def _campaign(self) -> float:
         """Try to lead, and lead; returns the seconds until the next try makes sense."""
