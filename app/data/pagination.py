@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 from urllib.parse import urlencode
@@ -85,11 +85,17 @@ def after_key(cursor: str | None) -> str:
 
 
 def links(path: str, page: Page[_Item], **query: int | str | None) -> dict[str, str]:
-    """The ``Link`` header (RFC 8288) to the next page of `path`, with the parameters that made this one."""
-    if page.next is None:
-        return {}
+    """The ``Link`` header (RFC 8288) to the first page of `path` and the next, with the parameters that made this one."""
     parameters = {name: value for name, value in query.items() if value is not None}
-    return {"Link": f'<{path}?{urlencode({**parameters, "cursor": page.next})}>; rel="next"'}
+    found = [_link(path, parameters, "first")]
+    if page.next is not None:
+        found.append(_link(path, {**parameters, "cursor": page.next}, "next"))
+    return {"Link": ", ".join(found)}
+
+
+def _link(path: str, parameters: Mapping[str, int | str], relation: str) -> str:
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return f'<{path}{query}>; rel="{relation}"'
 
 
 def _decode(cursor: str, kind: str) -> str:

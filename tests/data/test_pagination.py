@@ -78,8 +78,10 @@ def test_one_row_too_many_says_that_there_is_more(rows: int, items: int, more: b
     assert page.next == (pagination.encode(2) if more else None)
 
 
-def test_the_link_repeats_the_query_and_moves_the_cursor() -> None:
+def test_the_links_repeat_the_query_and_move_the_cursor() -> None:
     page = Page([1], "abc")
-    link = pagination.links("/orders", page, limit=1, user_id=None)
-    assert link == {"Link": '</orders?limit=1&cursor=abc>; rel="next"'}
-    assert pagination.links("/orders", Page([1], None), limit=1) == {}
+    assert pagination.links("/orders", page, limit=1, user_id=None) == {
+        "Link": '</orders?limit=1>; rel="first", </orders?limit=1&cursor=abc>; rel="next"'
+    }
+    assert pagination.links("/orders", Page([1], None), limit=1) == {"Link": '</orders?limit=1>; rel="first"'}
+    assert pagination.links("/orders", Page([1], None)) == {"Link": '</orders>; rel="first"'}
