@@ -8,12 +8,16 @@
     │   ├── RequestTimeout 408 request_timeout    the body came too slowly, or not at all
     │   ├── Misdirected 421 misdirected           meant for another instance than the one it reached; nothing was done
     │   ├── TooManyRequests 429 rate_limited      ``retry_after`` says when the next one is welcome
+    │   ├── IdempotencyKeyReused 422 idempotency_key_reused   for another request than the one that it belongs to
     │   └── InvalidInput 422 invalid_input    it can be read, and breaks a rule; ``errors`` names the fields
     ├── Unauthorized 401 unauthorized         nobody has said who asks
     │   └── InvalidToken 401 invalid_token        or in a way that is not believed
     ├── Forbidden 403 forbidden               it is known who asks, and they may not
     ├── NotFound 404 not_found
     ├── Conflict 409 conflict                 the state forbids it (out of stock, duplicate)
+    │   ├── RequestInFlight 409 request_in_flight the same request is being dealt with: ``retry_after`` says when to ask
+    │   └── ReplyNotKept 409 reply_not_kept       it was dealt with, and its reply was too large to be kept
+    ├── PreconditionFailed 412 precondition_failed   it has changed since whoever asks has seen it
     ├── Unavailable 503 unavailable           try again later: ``retry_after`` says when
     │   ├── Overloaded 503 overloaded             more than this process can serve; nothing was done
     │   ├── NotAcquired 503 not_acquired          a distributed lock was not to be had in time
@@ -100,6 +104,10 @@ class TooManyRequests(BadInput):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
+class IdempotencyKeyReused(BadInput):
+    status, code, title = 422, "idempotency_key_reused", "The Idempotency-Key belongs to another request"
+
+
 class InvalidInput(BadInput):
     """Readable input that breaks a rule.
 
@@ -158,6 +166,22 @@ class NotFound(PlatformError):
 
 class Conflict(PlatformError):
     status, code, title = 409, "conflict", "Conflict"
+
+
+class RequestInFlight(Conflict):
+    code, title = "request_in_flight", "The same request is still being dealt with"
+
+
+class ReplyNotKept(Conflict):
+    """A request that is repeated has had its effect, and how it was answered is not known any more."""
+
+    code, title = "reply_not_kept", "The reply was not kept"
+
+
+class PreconditionFailed(PlatformError):
+    """What was to be changed is not what whoever asks has seen; nothing was changed."""
+
+    status, code, title = 412, "precondition_failed", "It has changed meanwhile"
 
 
 class Unavailable(PlatformError):

@@ -16,6 +16,9 @@
     current    database, mesh, cache and coordination, as proxies
     guarding   who may: the rules of the routes, enforced before the views
     securing   what the OpenAPI document says of the rules
+    documenting  what it says of the headers that decorators look at
+    preconditions  ETag, If-None-Match and If-Match: versions as conditions
+    idempotency  Idempotency-Key: a request that comes again has its effect once
     decorating how a decorator stands for a view, async or plain
     caching    @cached and @cached_view
     kept       a whole answer as bytes, and whether it may be kept
@@ -37,9 +40,12 @@ from app.web.caching import cached, cached_view
 from app.web.coordinating import mesh_lock, rate_limited
 from app.web.current import cache, coordination, database, mesh, resources
 from app.web.guarding import demand, may, principal
+from app.web.idempotency import current_key, idempotent
 from app.web.openapi import API, Problem
+from app.web.preconditions import expected, tagged, versioned
 
 __all__ = [
-    "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "database", "demand",
-    "may", "mesh", "mesh_lock", "principal", "rate_limited", "resources",
+    "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "current_key", "database",
+    "demand", "expected", "idempotent", "may", "mesh", "mesh_lock", "principal", "rate_limited", "resources", "tagged",
+    "versioned",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from werkzeug.routing import IntegerConverter
 from app.resources import Resources
 from app.service import Service
 from app.settings import Settings
-from app.web import guarding, problems, securing
+from app.web import documenting, guarding, idempotency, problems, securing
 from app.web.current import EXTENSION
 from app.web.health import health
 from app.web.management import management
@@ -33,6 +33,7 @@ class ServiceApp(DocumentedFlask):
 
     def generate_spec_json(self) -> None:
         super().generate_spec_json()  # type: ignore[no-untyped-call]  # flask-openapi has no types here
+        documenting.complete(self.spec_json, self.url_map.iter_rules(), self.view_functions)
         securing.secure(self.spec_json, self.url_map.iter_rules(), self.rules)
 
     def preprocess_request(self) -> Any:
@@ -76,6 +77,7 @@ def create_app(service: Service, settings: Settings) -> ServiceApp:
     app.register_blueprint(health)
     app.register_blueprint(management)
     app.rules = guarding.rules_of(app, service)
+    idempotency.require_tables(app, service)
     return app
 
 

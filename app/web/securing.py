@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,11 +9,11 @@ from werkzeug.routing import Rule as Route
 
 from app.auth.rules import Rule
 from app.errors import Forbidden, Unauthorized
+from app.web import documenting
 from app.web.openapi import problem
 
 SCHEME = "bearer"
 
-_VARIABLE = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
 _ANSWERS = {str(error.status): problem(error.title) for error in (Unauthorized, Forbidden)}
 
 
@@ -26,13 +25,11 @@ def secure(document: dict[str, Any], routes: Iterable[Route], rules: Mapping[tup
         rules: by endpoint and method.
     """
     asked: list[Rule] = []
-    for route in routes:
-        path = document["paths"].get(_VARIABLE.sub(r"{\1}", route.rule), {})
-        for method, operation in path.items():
-            rule = rules.get((route.endpoint, method.upper()))
-            if rule is not None and not rule.is_public:
-                _ask(operation, rule)
-                asked.append(rule)
+    for route, _, method, operation in documenting.operations(document, routes):
+        rule = rules.get((route.endpoint, method))
+        if rule is not None and not rule.is_public:
+            _ask(operation, rule)
+            asked.append(rule)
     if asked:
         scopes = sorted({scope for rule in asked for scope in rule.scopes})
         document["components"].setdefault("securitySchemes", {})[SCHEME] = _scheme(scopes)
