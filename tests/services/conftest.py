@@ -130,7 +130,7 @@ async def _running(name: str, config: Settings, issuer: TestIssuer) -> AsyncIter
         listener = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = Process(this, config, address)
-        stop = await stack.enter_async_context(_served(process, listener))
+        stop = await stack.enter_async_context(served(process, listener))
         assert process.resources is not None
         process.resources.mesh.credentials = TestCredentials(issuer, name)
         admin = bearer(issuer.user("admin", roles=("admin",)))
@@ -140,7 +140,7 @@ async def _running(name: str, config: Settings, issuer: TestIssuer) -> AsyncIter
 
 
 @asynccontextmanager
-async def _served(process: Process, listener: socket.socket) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def served(process: Process, listener: socket.socket) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     hypercorn, stopping = Config(), asyncio.Event()
     # From here on the socket is Hypercorn's to close.
     hypercorn.bind = [f"fd://{listener.detach()}"]

@@ -16,16 +16,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from app.data import versions
+from app.data.versions import Expected
 from app.errors import Conflict, InvalidInput, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """`available` is what can still be reserved, in pieces."""
+    """`available` is what can still be reserved, in pieces; `version` counts the changes, also those of the stock."""
 
     sku: str
     name: str
     available: int
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,15 @@ class UnknownItems(Exception):
 
 
 class Stock(Protocol):
-    """Where items are kept. `add` raises SkuTaken, `remove` ItemReserved."""
+    """Where items are kept. `add` raises SkuTaken, `remove` ItemReserved.
+
+    `change` and `remove` raise PreconditionFailed if the item's version is none of `expected`.
+    """
 
     async def find(self, sku: str) -> Item | None: ...
     async def add(self, item: Item) -> None: ...
-    async def change(self, sku: str, new: Mapping[str, str | int]) -> Item | None: ...
-    async def remove(self, sku: str) -> bool: ...
+    async def change(self, sku: str, new: Mapping[str, str | int], *, expected: Expected = None) -> Item | None: ...
+    async def remove(self, sku: str, *, expected: Expected = None) -> bool: ...
 
 
 class Reservations(Protocol):
@@ -123,15 +129,27 @@ async def read(sku: str, stock: Stock) -> Item:
     return _found(sku, await stock.find(sku))
 
 
-async def change(sku: str, changes: Mapping[str, str | int], stock: Stock) -> Item:
-    """Change what `changes` names (``name``, ``available``) and leave the rest; raises NotFound."""
-    if not changes:
-        return await read(sku, stock)
-    return _found(sku, await stock.change(sku, changes))
+def new_item(sku: str, name: str, available: int, now: datetime) -> Item:
+    """An item that is to be.
+
+    Its versions begin where those of an earlier item with this sku, removed since, cannot have been: whoever has seen
+    that one must not take it for this one.
+    """
+    return Item(sku, name, available, version=int(now.timestamp() * 1_000_000))
 
 
-async def remove(sku: str, stock: Stock) -> None:
-    if not await stock.remove(sku):
+async def change(sku: str, changes: Mapping[str, str | int], stock: Stock, *, expected: Expected = None) -> Item:
+    """Change what `changes` names (``name``, ``available``) and leave the rest; raises NotFound, PreconditionFailed."""
+    if changes:
+        return _found(sku, await stock.change(sku, changes, expected=expected))
+    item = await read(sku, stock)
+    versions.check(item.version, expected)
+    return item
+
+
+async def remove(sku: str, stock: Stock, *, expected: Expected = None) -> None:
+    """Raises: NotFound, ItemReserved, PreconditionFailed."""
+    if not await stock.remove(sku, expected=expected):
         raise _unknown(sku)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, Table
 
-from app.data import tables
+from app.data import idempotency, tables, versions
 
 metadata = tables.metadata()
 
@@ -14,6 +14,7 @@ items = Table(
     Column("sku", tables.key(64), primary_key=True),
     Column("name", String(100), nullable=False),
     Column("available", BigInteger, nullable=False),
+    versions.column(),
     # The conditional update never lets it happen; this is for whoever comes with other tools.
     CheckConstraint("available >= 0", name="available"),
     **tables.OPTIONS,
@@ -37,3 +38,5 @@ lines = Table(
     Column("quantity", Integer, nullable=False),
     **tables.OPTIONS,
 )
+
+requests = idempotency.table(metadata, "inventory")

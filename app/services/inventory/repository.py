@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.data import Database, Duplicate, StillReferenced, changes, pagination
+from app.data import Database, Duplicate, StillReferenced, changes, pagination, versions
 from app.data.pagination import Page
+from app.data.versions import Expected
 from app.services.inventory.logic import (
     Item,
     ItemReserved,
@@ -50,21 +51,31 @@ class StockRepository:
         except Duplicate as error:
             raise SkuTaken(f"There is an item {item.sku} already") from error
 
-    async def change(self, sku: str, new: Mapping[str, str | int]) -> Item | None:
-        """Change the columns that `new` names; None if there is no such item."""
+    async def change(self, sku: str, new: Mapping[str, str | int], *, expected: Expected = None) -> Item | None:
+        """Change the columns that `new` names; None if there is no such item. Raises PreconditionFailed."""
         this = items.c.sku == sku
+        new_values = {**new, "version": items.c.version + 1}
+        statement = update(items).where(this, versions.among(items.c.version, expected)).values(new_values)
         async with self._database.session() as session:
-            await session.execute(update(items).where(this).values(dict(new)))
+            changed = await changes.count(session, statement)
             row = (await session.execute(select(items).where(this))).one_or_none()
-        return Item(*row) if row else None
+        if not changed:
+            versions.missed(expected, there=row is not None)
+        return Item(*row) if changed and row else None
 
-    async def remove(self, sku: str) -> bool:
-        """Whether there was such an item."""
+    async def remove(self, sku: str, *, expected: Expected = None) -> bool:
+        """Whether there was such an item. Raises ItemReserved, PreconditionFailed."""
+        this = items.c.sku == sku
         try:
             async with self._database.session() as session:
-                return await changes.count(session, delete(items).where(items.c.sku == sku)) == 1
+                removed = await changes.count(
+                    session, delete(items).where(this, versions.among(items.c.version, expected))
+                )
+                if not removed:
+                    versions.missed(expected, there=await session.scalar(select(items.c.sku).where(this)) is not None)
         except StillReferenced as error:
             raise ItemReserved(f"Some of {sku} is reserved") from error
+        return removed == 1
 
     async def fill(self, goods: Sequence[Item]) -> None:
         """Put `goods` into an empty table; a table with anything in it is left alone."""
@@ -121,8 +132,8 @@ async def _hold(session: AsyncSession, reservation: Reservation) -> None:
 
 async def _take(session: AsyncSession, line: Line) -> bool:
     enough = (items.c.sku == line.sku) & (items.c.available >= line.quantity)
-    less = items.c.available - line.quantity
-    return await changes.count(session, update(items).where(enough).values(available=less)) == 1
+    less = {"available": items.c.available - line.quantity, "version": items.c.version + 1}
+    return await changes.count(session, update(items).where(enough).values(less)) == 1
 
 
 async def _explain(session: AsyncSession, missing: Sequence[Line]) -> UnknownItems | OutOfStock:
@@ -145,8 +156,8 @@ async def _release(session: AsyncSession, order_ref: str, now: datetime) -> None
 
 async def _give_back(session: AsyncSession, order_ref: str) -> None:
     for line in await _lines_of(session, order_ref):
-        more = items.c.available + line.quantity
-        await session.execute(update(items).where(items.c.sku == line.sku).values(available=more))
+        more = {"available": items.c.available + line.quantity, "version": items.c.version + 1}
+        await session.execute(update(items).where(items.c.sku == line.sku).values(more))
     await session.execute(delete(lines).where(lines.c.order_ref == order_ref))
 
 
@@ -160,7 +171,7 @@ def _is(order_ref: str) -> ColumnElement[bool]:
 
 
 def _values(item: Item) -> dict[str, str | int]:
-    return {"sku": item.sku, "name": item.name, "available": item.available}
+    return {"sku": item.sku, "name": item.name, "available": item.available, "version": item.version}
 
 
 def _reservation(reservation: Reservation) -> dict[str, str | datetime]:

@@ -8,7 +8,7 @@ from app.auth import callers, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
 from app.services.inventory import logic
-from app.services.inventory.logic import Item, Line
+from app.services.inventory.logic import Line
 from app.services.inventory.repository import ReservationRepository, StockRepository
 from app.services.inventory.schemas import (
     ItemChanges,
@@ -21,7 +21,7 @@ from app.services.inventory.schemas import (
     ReservationOut,
     ReservationPath,
 )
-from app.web import API, database
+from app.web import API, database, expected, idempotent, tagged, versioned
 
 api = API("inventory", __name__, prefix="/inventory", tag="inventory")
 
@@ -31,6 +31,8 @@ _reservations = ReservationRepository(database)
 _MAY_WRITE = requires("inventory:write")
 # Stock is taken by orders alone; who mends something by hand needs the scope for it.
 _MAY_RESERVE = callers("orders") | requires("inventory:reserve")
+
+Shown = tuple[ItemOut, int, dict[str, str]]
 
 
 @api.get("", responses={200: ItemPage})
@@ -43,39 +45,49 @@ async def browse(query: PageQuery) -> tuple[ItemPage, int, dict[str, str]]:
 
 @api.post("", responses={201: ItemOut})
 @_MAY_WRITE
-async def create(body: NewItem) -> tuple[ItemOut, int, dict[str, str]]:
+@idempotent
+@versioned
+async def create(body: NewItem) -> Shown:
     """Create an item."""
-    item = Item(body.sku, body.name, body.available)
+    item = logic.new_item(body.sku, body.name, body.available, datetime.now(UTC))
     await _stock.add(item)
-    return ItemOut.model_validate(item), 201, {"Location": f"/inventory/{item.sku}"}
+    location = {"Location": f"/inventory/{item.sku}"}
+    return tagged(ItemOut.model_validate(item), item.version, status=201, headers=location)
 
 
 @api.get("/<sku>", responses={200: ItemOut})
 @public
-async def read(path: ItemPath) -> ItemOut:
+@versioned
+async def read(path: ItemPath) -> Shown:
     """Read one item."""
-    return ItemOut.model_validate(await logic.read(path.sku, _stock))
+    item = await logic.read(path.sku, _stock)
+    return tagged(ItemOut.model_validate(item), item.version)
 
 
 @api.put("/<sku>", responses={200: ItemOut})
 @_MAY_WRITE
-async def replace(path: ItemPath, body: ItemIn) -> ItemOut:
+@versioned
+async def replace(path: ItemPath, body: ItemIn) -> Shown:
     """Replace an item; the sku stays."""
-    return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(), _stock))
+    item = await logic.change(path.sku, body.model_dump(), _stock, expected=expected())
+    return tagged(ItemOut.model_validate(item), item.version)
 
 
 @api.patch("/<sku>", responses={200: ItemOut})
 @_MAY_WRITE
-async def change(path: ItemPath, body: ItemChanges) -> ItemOut:
+@versioned
+async def change(path: ItemPath, body: ItemChanges) -> Shown:
     """Change a part of an item."""
-    return ItemOut.model_validate(await logic.change(path.sku, body.model_dump(exclude_unset=True), _stock))
+    item = await logic.change(path.sku, body.model_dump(exclude_unset=True), _stock, expected=expected())
+    return tagged(ItemOut.model_validate(item), item.version)
 
 
 @api.delete("/<sku>", responses={204: None})
 @_MAY_WRITE
+@versioned
 async def remove(path: ItemPath) -> tuple[str, int]:
     """Remove an item that nobody has reserved."""
-    await logic.remove(path.sku, _stock)
+    await logic.remove(path.sku, _stock, expected=expected())
     return "", 204
 
 

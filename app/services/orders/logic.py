@@ -21,6 +21,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from app.data import versions
+from app.data.versions import Expected
 from app.errors import Conflict, InvalidInput, NotFound, PlatformError, Unavailable
 
 
@@ -44,22 +46,29 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An order that is to be; `reference` is unique for all time, also across databases that were set up anew."""
+    """An order that is to be; `reference` is unique for all time, also across databases that were set up anew.
+
+    `request_key` is the same whenever the same request comes again, and nobody else's; None if it says nothing of that.
+    """
 
     user_id: int
     lines: tuple[Line, ...]
     reference: str
     created_at: datetime
+    request_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
+    """`version` counts the changes."""
+
     id: int
     user_id: int
     state: State
     reference: str
     created_at: datetime
     lines: tuple[Line, ...]
+    version: int = 1
 
 
 class OutOfStock(Conflict):
@@ -95,11 +104,17 @@ class Inventory(Protocol):
 class Orders(Protocol):
     """Where orders are kept; each method is one transaction."""
 
-    async def add(self, draft: Draft) -> Order: ...
+    async def add(self, draft: Draft) -> Order:
+        """A new, pending order; or the one, in whatever state, that this very request has placed before.
+
+        Raises IdempotencyKeyReused if that is for something else. An order that is abandoned counts no more.
+        """
+        ...
+
     async def find(self, order_id: int) -> Order | None: ...
 
-    async def move(self, order_id: int, source: State, target: State) -> bool:
-        """From one state to another; False, and nothing, if the order is not in `source`."""
+    async def move(self, order_id: int, source: State, target: State, *, expected: Expected = None) -> bool:
+        """From one state to another; False, and nothing, if it is not in `source` or its version not `expected`."""
         ...
 
     async def remove(self, order_id: int, state: State) -> bool:
@@ -108,7 +123,7 @@ class Orders(Protocol):
 
 
 async def place(draft: Draft, users: Users, orders: Orders, inventory: Inventory) -> Order:
-    """Check the user, write the order down, reserve its stock, confirm it.
+    """Check the user, write the order down, reserve its stock, confirm it; where that was done before, go on from there.
 
     Raises:
         InvalidInput: the user or an item does not exist; the paths are those of the request.
@@ -119,6 +134,8 @@ async def place(draft: Draft, users: Users, orders: Orders, inventory: Inventory
         problem = {"path": "body.user_id", "message": f"there is no user {draft.user_id}", "type": "unknown_user"}
         raise InvalidInput("The user does not exist", errors=[problem])
     order = await orders.add(draft)
+    if order.state in VISIBLE:
+        return order
     try:
         return await _confirm(order, orders, inventory)
     except (OutOfStock, UnknownItems):
@@ -134,10 +151,14 @@ async def place(draft: Draft, users: Users, orders: Orders, inventory: Inventory
 
 async def _confirm(order: Order, orders: Orders, inventory: Inventory) -> Order:
     await inventory.reserve(order.reference, order.lines)
-    if not await orders.move(order.id, State.PENDING, State.CONFIRMED):
-        # It took so long that somebody else has settled it.
-        raise Unavailable("The order took too long and was given up", retry_after=1.0)
-    return replace(order, state=State.CONFIRMED)
+    if await orders.move(order.id, State.PENDING, State.CONFIRMED):
+        return replace(order, state=State.CONFIRMED, version=order.version + 1)
+    found = await orders.find(order.id)
+    if found is not None and found.state in VISIBLE:
+        # The same request, come again, was faster.
+        return found
+    # It took so long that somebody else has settled it.
+    raise Unavailable("The order took too long and was given up", retry_after=1.0)
 
 
 async def read(order_id: int, orders: Orders) -> Order:
@@ -147,20 +168,24 @@ async def read(order_id: int, orders: Orders) -> Order:
     return order
 
 
-async def cancel(order_id: int, orders: Orders, inventory: Inventory) -> Order:
+async def cancel(order_id: int, orders: Orders, inventory: Inventory, *, expected: Expected = None) -> Order:
     """Give the stock of an order back; a cancelled order stays as it is.
 
     Raises:
         NotFound: there is no such order.
+        PreconditionFailed: its version is none of `expected`.
         Unavailable: the inventory is away; the order is being cancelled, and repeating this or `settle` finishes it.
     """
     order = await read(order_id, orders)
-    if order.state is State.CANCELLED:
-        return order
-    # False if another call was faster, which comes to the same.
-    await orders.move(order.id, State.CONFIRMED, State.CANCELLING)
-    await settle(replace(order, state=State.CANCELLING), orders, inventory)
-    return replace(order, state=State.CANCELLED)
+    if await orders.move(order.id, State.CONFIRMED, State.CANCELLING, expected=expected):
+        order = replace(order, state=State.CANCELLING)
+    else:
+        # Another call was faster, which comes to the same, unless the version matters.
+        order = await read(order_id, orders)
+        versions.check(order.version, expected)
+    if order.state is State.CANCELLING:
+        await settle(order, orders, inventory)
+    return await read(order_id, orders)
 
 
 async def settle(order: Order, orders: Orders, inventory: Inventory) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, String, Table
 
-from app.data import tables
+from app.data import idempotency, tables, versions
 
 metadata = tables.metadata()
 
@@ -16,9 +16,14 @@ orders = Table(
     Column("state", String(16), nullable=False),
     Column("reference", tables.key(64), nullable=False, unique=True),
     Column("created_at", tables.UtcDateTime(), nullable=False),
+    versions.column(),
+    # Of the request that has placed it, as long as the order may still come to something.
+    Column("request_key", tables.key(64), nullable=True),
     Index(None, "user_id", "id"),
     # For those who look for unfinished orders.
     Index(None, "state", "created_at"),
+    # An index and no constraint: SQLite can add it to a table as it is.
+    Index(None, "request_key", unique=True),
     **tables.NUMBERED,
 )
 
@@ -31,3 +36,5 @@ lines = Table(
     Column("quantity", Integer, nullable=False),
     **tables.OPTIONS,
 )
+
+requests = idempotency.table(metadata, "orders")

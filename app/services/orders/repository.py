@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.data import Database, changes, pagination
+from app.data import Database, Duplicate, changes, pagination, versions
 from app.data.pagination import Page
+from app.data.versions import Expected
+from app.errors import IdempotencyKeyReused
 from app.services.orders.logic import UNSETTLED, VISIBLE, Draft, Line, Order, State
 from app.services.orders.models import lines, orders
 
@@ -46,21 +48,41 @@ class OrderRepository:
         return await self._read(left.order_by(orders.c.created_at).limit(limit))
 
     async def add(self, draft: Draft) -> Order:
+        """A new, pending order, or that of the same request. Raises IdempotencyKeyReused."""
+        try:
+            return await self._add(draft)
+        except Duplicate:
+            if draft.request_key is None:
+                raise
+            known = await self._read(select(orders).where(orders.c.request_key == draft.request_key))
+            if not known:
+                # Given up between our two steps: the key is free again.
+                return await self._add(draft)
+        if (known[0].user_id, known[0].lines) != (draft.user_id, draft.lines):
+            raise IdempotencyKeyReused("With this Idempotency-Key something else was ordered")
+        return known[0]
+
+    async def _add(self, draft: Draft) -> Order:
         values = {
             "user_id": draft.user_id,
             "state": State.PENDING,
             "reference": draft.reference,
             "created_at": draft.created_at,
+            "request_key": draft.request_key,
         }
         async with self._database.session() as session:
             order_id = await changes.new_id(session, insert(orders).values(values))
             await session.execute(insert(lines), [_line(order_id, *numbered) for numbered in enumerate(draft.lines)])
         return Order(order_id, draft.user_id, State.PENDING, draft.reference, draft.created_at, draft.lines)
 
-    async def move(self, order_id: int, source: State, target: State) -> bool:
-        this = (orders.c.id == order_id) & (orders.c.state == source)
+    async def move(self, order_id: int, source: State, target: State, *, expected: Expected = None) -> bool:
+        this = (orders.c.id == order_id) & (orders.c.state == source) & versions.among(orders.c.version, expected)
+        new: dict[str, Any] = {"state": target, "version": orders.c.version + 1}
+        if target is State.ABANDONED:
+            # Nothing comes of it: the same request, come again, begins anew.
+            new["request_key"] = None
         async with self._database.session() as session:
-            return await changes.count(session, update(orders).where(this).values(state=target)) == 1
+            return await changes.count(session, update(orders).where(this).values(new)) == 1
 
     async def remove(self, order_id: int, state: State) -> bool:
         this = (orders.c.id == order_id) & (orders.c.state == state)
@@ -71,10 +93,12 @@ class OrderRepository:
         async with self._database.reading() as session:
             rows = (await session.execute(query)).all()
             contents = await _lines_of(session, [row.id for row in rows])
-        return [
-            Order(row.id, row.user_id, State(row.state), row.reference, row.created_at, tuple(contents[row.id]))
-            for row in rows
-        ]
+        return [_order(row, contents[row.id]) for row in rows]
+
+
+def _order(row: Row[Any], contents: Sequence[Line]) -> Order:
+    state = State(row.state)
+    return Order(row.id, row.user_id, state, row.reference, row.created_at, tuple(contents), row.version)
 
 
 async def _lines_of(session: AsyncSession, order_ids: Sequence[int]) -> dict[int, list[Line]]:

@@ -16,7 +16,19 @@ from app.services.orders.peers import MeshInventory, MeshUsers
 from app.services.orders.recovery import Policy, Recovery
 from app.services.orders.repository import OrderRepository
 from app.services.orders.schemas import NewOrder, OrderOut, OrderPage, OrderPath, OrderQuery
-from app.web import API, database, demand, may, mesh, principal
+from app.web import (
+    API,
+    current_key,
+    database,
+    demand,
+    expected,
+    idempotent,
+    may,
+    mesh,
+    principal,
+    tagged,
+    versioned,
+)
 
 api = API("orders", __name__, prefix="/orders", tag="orders")
 
@@ -27,6 +39,8 @@ _recovery = Recovery(Policy())
 
 # A subject that is a user's id, in the one way in which a number is written.
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+
+Shown = tuple[OrderOut, int, dict[str, str]]
 
 _ADMIN = requires("orders:admin")
 _MAY_ORDER = requires("orders:write") & owner(of="user_id") | _ADMIN
@@ -53,35 +67,45 @@ async def browse(query: OrderQuery) -> tuple[OrderPage, int, dict[str, str]]:
 
 @api.post("", responses={201: OrderOut})
 @(requires("orders:write") | _ADMIN)
-async def place(body: NewOrder) -> tuple[OrderOut, int, dict[str, str]]:
+@idempotent
+@versioned
+async def place(body: NewOrder) -> Shown:
     """Place an order for oneself: its user must exist, and all of its items are reserved, or none."""
     demand(_MAY_ORDER, user_id=body.user_id)
     now = datetime.now(UTC)
     lines = tuple(Line(line.sku, line.quantity) for line in body.items)
-    order = await logic.place(Draft(body.user_id, lines, uuid.uuid4().hex, now), _users, _orders, _inventory)
+    draft = Draft(body.user_id, lines, uuid.uuid4().hex, now, request_key=current_key())
+    order = await logic.place(draft, _users, _orders, _inventory)
     await _recovery.run_if_due(_orders, _inventory, now=now)
-    return OrderOut.model_validate(order), 201, {"Location": f"/orders/{order.id}"}
+    location = {"Location": f"/orders/{order.id}"}
+    return tagged(OrderOut.model_validate(order), order.version, status=201, headers=location)
 
 
 @api.get("/<int:order_id>", responses={200: OrderOut})
 @_MAY_READ
-async def read(path: OrderPath) -> OrderOut:
+@versioned
+async def read(path: OrderPath) -> Shown:
     """Read one order."""
-    return OrderOut.model_validate(await logic.read(path.order_id, _orders))
+    order = await logic.read(path.order_id, _orders)
+    return tagged(OrderOut.model_validate(order), order.version)
 
 
 @api.post("/<int:order_id>/cancel", responses={200: OrderOut})
 @_MAY_CANCEL
-async def cancel(path: OrderPath) -> OrderOut:
+@idempotent
+@versioned
+async def cancel(path: OrderPath) -> Shown:
     """Cancel an order and give its stock back. Repeating it changes nothing."""
-    return OrderOut.model_validate(await logic.cancel(path.order_id, _orders, _inventory))
+    order = await logic.cancel(path.order_id, _orders, _inventory, expected=expected())
+    return tagged(OrderOut.model_validate(order), order.version)
 
 
 @api.delete("/<int:order_id>", responses={204: None})
 @_MAY_CANCEL
+@versioned
 async def remove(path: OrderPath) -> tuple[str, int]:
     """Cancel an order, without an answer; it stays readable."""
-    await logic.cancel(path.order_id, _orders, _inventory)
+    await logic.cancel(path.order_id, _orders, _inventory, expected=expected())
     return "", 204
 
 

@@ -4,7 +4,7 @@ views.py        routes
 logic.py        the rules; knows neither Flask nor SQL
 schemas.py      what crosses the wire
 repository.py   every query
-models.py       its table, its alone
+models.py       its tables, its alone
 demo.py         User1 … User100
 migrations/     Alembic revisions
 """

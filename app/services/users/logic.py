@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from app.data import versions
+from app.data.versions import Expected
 from app.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class User:
+    """`version` counts the changes."""
+
     id: int
     name: str
     email: str
     created_at: datetime
+    version: int = 1
 
 
 class EmailTaken(Conflict):
@@ -25,12 +30,15 @@ class EmailTaken(Conflict):
 
 
 class Users(Protocol):
-    """Where users are kept. `add` and `change` raise EmailTaken."""
+    """Where users are kept. `add` and `change` raise EmailTaken.
+
+    `change` and `remove` raise PreconditionFailed if the user's version is none of `expected`.
+    """
 
     async def find(self, user_id: int) -> User | None: ...
     async def add(self, *, name: str, email: str, created_at: datetime) -> User: ...
-    async def change(self, user_id: int, new: Mapping[str, str]) -> User | None: ...
-    async def remove(self, user_id: int) -> bool: ...
+    async def change(self, user_id: int, new: Mapping[str, str], *, expected: Expected = None) -> User | None: ...
+    async def remove(self, user_id: int, *, expected: Expected = None) -> bool: ...
 
 
 async def read(user_id: int, users: Users) -> User:
@@ -41,15 +49,21 @@ async def register(users: Users, *, name: str, email: str, now: datetime) -> Use
     return await users.add(name=name, email=email, created_at=now)
 
 
-async def change(user_id: int, changes: Mapping[str, str], users: Users) -> User:
-    """Change what `changes` names (``name``, ``email``) and leave the rest; raises NotFound and EmailTaken."""
-    if not changes:
-        return await read(user_id, users)
-    return _found(user_id, await users.change(user_id, changes))
+async def change(user_id: int, changes: Mapping[str, str], users: Users, *, expected: Expected = None) -> User:
+    """Change what `changes` names (``name``, ``email``) and leave the rest.
+
+    Raises: NotFound, EmailTaken, PreconditionFailed.
+    """
+    if changes:
+        return _found(user_id, await users.change(user_id, changes, expected=expected))
+    user = await read(user_id, users)
+    versions.check(user.version, expected)
+    return user
 
 
-async def remove(user_id: int, users: Users) -> None:
-    if not await users.remove(user_id):
+async def remove(user_id: int, users: Users, *, expected: Expected = None) -> None:
+    """Raises: NotFound, PreconditionFailed."""
+    if not await users.remove(user_id, expected=expected):
         raise _unknown(user_id)
 
 

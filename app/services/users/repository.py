@@ -7,8 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
 
-from app.data import Database, Duplicate, changes, pagination
+from app.data import Database, Duplicate, changes, pagination, versions
 from app.data.pagination import Page
+from app.data.versions import Expected
 from app.services.users.logic import EmailTaken, User
 from app.services.users.models import users
 
@@ -40,21 +41,29 @@ class UserRepository:
             raise _taken(email) from error
         return User(id=user_id, name=name, email=email, created_at=created_at)
 
-    async def change(self, user_id: int, new: Mapping[str, str]) -> User | None:
-        """Change the columns that `new` names; None if there is no such user."""
+    async def change(self, user_id: int, new: Mapping[str, str], *, expected: Expected = None) -> User | None:
+        """Change the columns that `new` names; None if there is no such user. Raises EmailTaken, PreconditionFailed."""
         this = users.c.id == user_id
+        new_values = {**new, "version": users.c.version + 1}
+        statement = update(users).where(this, versions.among(users.c.version, expected)).values(new_values)
         try:
             async with self._database.session() as session:
-                await session.execute(update(users).where(this).values(dict(new)))
+                changed = await changes.count(session, statement)
                 row = (await session.execute(select(users).where(this))).one_or_none()
         except Duplicate as error:
             raise _taken(new["email"]) from error
-        return User(*row) if row else None
+        if not changed:
+            versions.missed(expected, there=row is not None)
+        return User(*row) if changed and row else None
 
-    async def remove(self, user_id: int) -> bool:
-        """Whether there was such a user."""
+    async def remove(self, user_id: int, *, expected: Expected = None) -> bool:
+        """Whether there was such a user. Raises PreconditionFailed."""
+        this = users.c.id == user_id
         async with self._database.session() as session:
-            return await changes.count(session, delete(users).where(users.c.id == user_id)) == 1
+            removed = await changes.count(session, delete(users).where(this, versions.among(users.c.version, expected)))
+            if not removed:
+                versions.missed(expected, there=await session.scalar(select(users.c.id).where(this)) is not None)
+        return removed == 1
 
     async def fill(self, people: Sequence[User]) -> None:
         """Put `people` into an empty table, with their ids; a table with anybody in it is left alone."""

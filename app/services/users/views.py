@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from app.auth import owner, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
 from app.services.users import logic
+from app.services.users.logic import User
 from app.services.users.repository import UserRepository
 from app.services.users.schemas import Profile, UserChanges, UserIn, UserOut, UserPage, UserPath
-from app.web import API, database, may
+from app.web import API, database, expected, idempotent, may, tagged, versioned
 
 api = API("users", __name__, prefix="/users", tag="users")
 
@@ -19,6 +21,11 @@ _users = UserRepository(database)
 _ADMIN = requires("users:admin")
 _MAY_READ = requires("users:read") & owner(of="user_id") | _ADMIN
 _MAY_WRITE = requires("users:write") & owner(of="user_id") | _ADMIN
+
+# The same address shows more to some.
+_BY_ASKER = {"Vary": "Authorization"}
+
+Shown = tuple[UserOut, int, dict[str, str]]
 
 
 @api.get("", responses={200: UserPage})
@@ -31,38 +38,50 @@ async def browse(query: PageQuery) -> tuple[UserPage, int, dict[str, str]]:
 
 @api.post("", responses={201: UserOut})
 @_ADMIN
-async def create(body: UserIn) -> tuple[UserOut, int, dict[str, str]]:
+@idempotent
+@versioned
+async def create(body: UserIn) -> Shown:
     """Create a user."""
     user = await logic.register(_users, name=body.name, email=body.email, now=datetime.now(UTC))
-    return UserOut.model_validate(user), 201, {"Location": f"/users/{user.id}"}
+    return _all_of(user, status=201, headers={"Location": f"/users/{user.id}"})
 
 
 @api.get("/<int:user_id>", responses={200: UserOut})
 @public
-async def read(path: UserPath) -> UserOut | Profile:
+@versioned
+async def read(path: UserPath) -> Shown | tuple[Profile, int, dict[str, str]]:
     """Read one user: everybody the name, the user and administrators all of it."""
     user = await logic.read(path.user_id, _users)
-    return UserOut.model_validate(user) if may(_MAY_READ) else Profile.model_validate(user)
+    if may(_MAY_READ):
+        return _all_of(user, headers=_BY_ASKER)
+    return tagged(Profile.model_validate(user), user.version, variant="profile", headers=_BY_ASKER)
 
 
 @api.put("/<int:user_id>", responses={200: UserOut})
 @_MAY_WRITE
-async def replace(path: UserPath, body: UserIn) -> UserOut:
+@versioned
+async def replace(path: UserPath, body: UserIn) -> Shown:
     """Replace a user; the id and the time of creation stay."""
-    return UserOut.model_validate(await logic.change(path.user_id, body.model_dump(), _users))
+    return _all_of(await logic.change(path.user_id, body.model_dump(), _users, expected=expected()))
 
 
 @api.patch("/<int:user_id>", responses={200: UserOut})
 @_MAY_WRITE
-async def change(path: UserPath, body: UserChanges) -> UserOut:
+@versioned
+async def change(path: UserPath, body: UserChanges) -> Shown:
     """Change a part of a user."""
     changes = body.model_dump(exclude_unset=True)
-    return UserOut.model_validate(await logic.change(path.user_id, changes, _users))
+    return _all_of(await logic.change(path.user_id, changes, _users, expected=expected()))
 
 
 @api.delete("/<int:user_id>", responses={204: None})
 @_MAY_WRITE
+@versioned
 async def remove(path: UserPath) -> tuple[str, int]:
     """Remove a user."""
-    await logic.remove(path.user_id, _users)
+    await logic.remove(path.user_id, _users, expected=expected())
     return "", 204
+
+
+def _all_of(user: User, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Shown:
+    return tagged(UserOut.model_validate(user), user.version, status=status, headers=headers)

@@ -147,3 +147,26 @@ async def test_a_path_that_is_no_sku_is_refused(inventory: Running, path: str) -
 async def test_a_cursor_of_another_list_is_refused(inventory: Running) -> None:
     problem = await inventory.ask("GET", "/inventory?cursor=aTI", 422)
     assert problem["errors"][0]["path"] == "query.cursor"
+
+
+async def test_an_item_that_has_changed_since_is_not_changed_over(inventory: Running) -> None:
+    path = "/inventory/tea-sencha"
+    seen = (await inventory.client.get(path)).headers["etag"]
+    assert (await inventory.client.get(path, headers={"If-None-Match": seen})).status_code == 304
+    await inventory.ask("POST", "/inventory/reservations", 201, json=wish(tea_sencha=3))
+    assert (await inventory.client.get(path, headers={"If-None-Match": seen})).status_code == 200
+    for method, body in (("PATCH", {"available": 5}), ("PUT", {"name": "Tea", "available": 5}), ("DELETE", None)):
+        problem = await inventory.ask(method, path, 412, json=body, headers={"If-Match": seen})
+        assert problem["code"] == "precondition_failed"
+    assert await available(inventory, "tea-sencha") == 9_997
+
+
+async def test_an_item_that_is_created_twice_by_mistake_is_created_once(inventory: Running) -> None:
+    made = [await inventory.client.post("/inventory", json=POT, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert [answer.status_code for answer in made] == [201, 201]
+    assert (
+        made[0].headers["etag"]
+        == made[1].headers["etag"]
+        == (await inventory.client.get("/inventory/teapot-clay")).headers["etag"]
+    )
+    assert "idempotency-replayed" in made[1].headers

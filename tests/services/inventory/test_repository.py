@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app import settings
 from app.data import Database
-from app.errors import InvalidInput
+from app.errors import InvalidInput, PreconditionFailed
 from app.services.inventory import demo, logic
 from app.services.inventory.logic import (
     Item,
@@ -56,10 +56,37 @@ async def test_an_item_is_found_as_it_was_added(stock: StockRepository) -> None:
 
 
 async def test_items_are_changed_and_removed(stock: StockRepository) -> None:
-    assert await stock.change("pot", {"available": 3}) == Item("pot", "A pot", 3)
+    assert await stock.change("pot", {"available": 3}) == Item("pot", "A pot", 3, version=2)
     assert await stock.change("pan", {"available": 3}) is None
     assert await stock.remove("pot")
     assert not await stock.remove("pot")
+
+
+async def test_whatever_changes_an_item_makes_another_version(
+    stock: StockRepository, reservations: ReservationRepository
+) -> None:
+    one = frozenset({1})
+    await reservations.hold("r1", [Line("pot", 2)], NOW)
+    with pytest.raises(PreconditionFailed):
+        await stock.change("pot", {"available": 3}, expected=one)
+    await reservations.release("r1", NOW)
+    assert await stock.find("pot") == Item("pot", "A pot", 10, version=3)
+    assert await stock.change("pot", {"available": 3}, expected=frozenset({2, 3})) == Item("pot", "A pot", 3, version=4)
+    with pytest.raises(PreconditionFailed):
+        await stock.remove("pot", expected=one)
+    with pytest.raises(PreconditionFailed):
+        await logic.change("pot", {}, stock, expected=one)
+    assert not await stock.remove("pan", expected=one)
+    assert await stock.remove("pot", expected=frozenset({4}))
+
+
+async def test_an_item_that_comes_back_is_not_taken_for_the_old_one(stock: StockRepository) -> None:
+    await stock.add(logic.new_item("jug", "A jug", 1, NOW))
+    old = await logic.read("jug", stock)
+    await stock.remove("jug")
+    await stock.add(logic.new_item("jug", "Another jug", 1, NOW + timedelta(seconds=1)))
+    with pytest.raises(PreconditionFailed):
+        await stock.change("jug", {"available": 3}, expected=frozenset({old.version}))
 
 
 async def test_items_are_listed_by_their_bytes_on_every_database(stock: StockRepository) -> None:

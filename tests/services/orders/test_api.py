@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.services.orders.models import orders as table
+from app.services.orders.models import requests
 from tests.services.conftest import Running, Start, until
 
 TEA = {"sku": "tea-earl-grey", "quantity": 2}
@@ -37,6 +39,13 @@ class Shop:
         assert resources is not None
         instances: Callable[[], object] = lambda: not resources.mesh.directory.instances(service)  # noqa: E731
         await until(instances)
+
+    async def until_there(self, service: str) -> None:
+        """Wait until the orders service has heard of an instance of `service`."""
+        resources = self.orders.process.resources
+        assert resources is not None
+        directory = resources.mesh.directory
+        await until(lambda: directory.instances(service))
 
 
 @pytest.fixture
@@ -116,6 +125,62 @@ async def test_of_many_orders_for_the_last_kettles_none_is_sold_twice(shop: Shop
     assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 15
     assert await shop.available("kettle-cast-iron") == 0
     assert await shop.written() == 5
+
+
+async def test_an_order_that_is_placed_twenty_times_by_mistake_is_placed_once(shop: Shop) -> None:
+    body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
+    wishes = [shop.orders.client.post("/orders", json=body, headers=key) for _ in range(20)]
+    answers = await asyncio.gather(*wishes)
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    again = await shop.orders.client.post("/orders", json=body, headers=key)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+    assert {answer.content for answer in answers if answer.status_code == 201} == {again.content}
+    assert again.headers["etag"] == (await shop.orders.client.get(again.headers["location"])).headers["etag"]
+    assert (await shop.written(), await shop.available()) == (1, 9_998)
+
+
+async def test_an_order_whose_process_died_before_it_could_say_so_is_found_again(shop: Shop) -> None:
+    body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
+    first = await shop.orders.client.post("/orders", json=body, headers=key)
+    # As a process leaves it that is killed between the order and its reply, once its lease has run out.
+    async with shop.orders.database.session() as session:
+        await session.execute(update(requests).values(status=None, leased_until=datetime.now(UTC)))
+    again = await shop.orders.client.post("/orders", json=body, headers=key)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["etag"] == first.headers["etag"]
+    assert "idempotency-replayed" not in again.headers
+    assert (await shop.written(), await shop.available()) == (1, 9_998)
+
+
+async def test_an_order_can_be_placed_when_the_inventory_is_back(shop: Shop, start: Start) -> None:
+    body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
+    await shop.inventory.stop()
+    away = await shop.orders.client.post("/orders", json=body, headers=key)
+    assert away.status_code == 503, away.text
+    back = replace(shop, inventory=await start("inventory"))
+    await back.until_there("inventory")
+    placed = await back.orders.client.post("/orders", json=body, headers=key)
+    assert placed.status_code == 201, placed.text
+    assert await back.available() == 9_998
+
+
+async def test_an_order_that_has_changed_since_is_not_cancelled(shop: Shop) -> None:
+    placed = await shop.orders.client.post("/orders", json={"user_id": 7, "items": [TEA]})
+    path, seen = placed.headers["location"], placed.headers["etag"]
+    assert (await shop.orders.client.get(path, headers={"If-None-Match": seen})).status_code == 304
+    for method, suffix in (("POST", "/cancel"), ("DELETE", "")):
+        for condition in ('"1"', f"W/{seen}"):
+            problem = await shop.orders.ask(method, path + suffix, 412, headers={"If-Match": condition})
+            assert problem["code"] == "precondition_failed"
+    assert await shop.available() == 9_998
+    headers = {"If-Match": seen, "Idempotency-Key": "c"}
+    cancelled = await shop.orders.client.post(f"{path}/cancel", headers=headers)
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert cancelled.headers["etag"] == (await shop.orders.client.get(path)).headers["etag"] != seen
+    # It is not what it was; but who asks for the same once more hears the same.
+    await shop.orders.ask("DELETE", path, 412, headers={"If-Match": seen})
+    assert (await shop.orders.client.post(f"{path}/cancel", headers=headers)).content == cancelled.content
+    assert await shop.available() == 10_000
 
 
 async def test_orders_are_listed_by_user_and_page(shop: Shop) -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.data import Database
-from app.errors import InvalidInput, NotFound, PlatformError, Unavailable
+from app.data.versions import Expected
+from app.errors import IdempotencyKeyReused, InvalidInput, NotFound, PlatformError, PreconditionFailed, Unavailable
 from app.services.orders import logic
 from app.services.orders.logic import Draft, Line, Order, OutOfStock, State, UnknownItems
 from app.services.orders.recovery import Policy, Recovery
@@ -40,8 +42,8 @@ def inventory() -> Inventory:
     return Inventory()
 
 
-def draft(*lines: Line, user_id: int = 7) -> Draft:
-    return Draft(user_id, lines or (Line("sencha", 3), Line("assam", 2)), f"ref-{next(numbers)}", NOW)
+def draft(*lines: Line, user_id: int = 7, key: str | None = None) -> Draft:
+    return Draft(user_id, lines or (Line("sencha", 3), Line("assam", 2)), f"ref-{next(numbers)}", NOW, key)
 
 
 async def place(orders: OrderRepository, inventory: Inventory, *lines: Line) -> Order:
@@ -128,9 +130,9 @@ class Crashing(OrderRepository):
         self._crash(done=True)
         return order
 
-    async def move(self, order_id: int, source: State, target: State) -> bool:
+    async def move(self, order_id: int, source: State, target: State, *, expected: Expected = None) -> bool:
         self._crash(done=False)
-        moved = await super().move(order_id, source, target)
+        moved = await super().move(order_id, source, target, expected=expected)
         self._crash(done=True)
         return moved
 
@@ -191,7 +193,7 @@ async def test_an_order_moves_and_goes_only_from_the_state_that_it_is_in(orders:
     assert await orders.move(order.id, State.PENDING, State.ABANDONED)
     assert not await orders.move(order.id, State.PENDING, State.CONFIRMED)
     assert not await orders.remove(order.id, State.PENDING)
-    assert await orders.find(order.id) == replace(order, state=State.ABANDONED)
+    assert await orders.find(order.id) == replace(order, state=State.ABANDONED, version=2)
     assert await orders.remove(order.id, State.ABANDONED)
     assert await orders.find(order.id) is None
 
@@ -211,6 +213,84 @@ async def test_cancelling_many_times_at_once_gives_the_stock_back_once(
     await asyncio.gather(*(logic.cancel(order.id, orders, inventory) for _ in range(8)))
     assert inventory.stock == FULL
     assert (await logic.read(order.id, orders)).state is State.CANCELLED
+
+
+async def test_an_order_is_cancelled_in_the_version_that_is_meant(
+    orders: OrderRepository, inventory: Inventory
+) -> None:
+    order = await place(orders, inventory)
+    assert order == await logic.read(order.id, orders)
+    for wrong in (frozenset({order.version + 1}), frozenset[int]()):
+        with pytest.raises(PreconditionFailed):
+            await logic.cancel(order.id, orders, inventory, expected=wrong)
+    assert await logic.read(order.id, orders) == order
+    cancelled = await logic.cancel(order.id, orders, inventory, expected=frozenset({order.version}))
+    assert cancelled == replace(order, state=State.CANCELLED, version=cancelled.version)
+    assert cancelled.version > order.version
+    with pytest.raises(PreconditionFailed):
+        await logic.cancel(order.id, orders, inventory, expected=frozenset({order.version}))
+    assert await logic.cancel(order.id, orders, inventory, expected=frozenset({cancelled.version})) == cancelled
+
+
+async def test_what_is_being_cancelled_in_its_present_version_is_finished(
+    orders: OrderRepository, inventory: Inventory
+) -> None:
+    order = await place(orders, inventory)
+    inventory.before = 1
+    with pytest.raises(Unavailable):
+        await logic.cancel(order.id, orders, inventory)
+    half = await logic.read(order.id, orders)
+    assert (
+        await logic.cancel(order.id, orders, inventory, expected=frozenset({half.version}))
+    ).state is State.CANCELLED
+    assert inventory.stock == FULL
+
+
+async def test_a_request_that_comes_again_finds_its_order(orders: OrderRepository, inventory: Inventory) -> None:
+    order = await logic.place(draft(key="k"), USERS, orders, inventory)
+    assert await logic.place(draft(key="k"), USERS, orders, inventory) == order
+    assert (await logic.place(draft(key="other"), USERS, orders, inventory)).id != order.id
+    cancelled = await logic.cancel(order.id, orders, inventory)
+    assert await logic.place(draft(key="k"), USERS, orders, inventory) == cancelled
+    assert len(await all_of(orders)) == 2
+
+
+async def test_a_request_that_comes_again_with_another_order_is_refused(
+    orders: OrderRepository, inventory: Inventory
+) -> None:
+    await logic.place(draft(Line("assam", 1), key="k"), USERS, orders, inventory)
+    with pytest.raises(IdempotencyKeyReused):
+        await logic.place(draft(Line("assam", 2), key="k"), USERS, orders, inventory)
+    assert inventory.stock["assam"] == 9
+
+
+async def test_of_many_equal_requests_at_once_comes_one_order(orders: OrderRepository, inventory: Inventory) -> None:
+    wishes = [logic.place(draft(Line("assam", 1), key="k"), USERS, orders, inventory) for _ in range(20)]
+    results = await asyncio.gather(*wishes)
+    assert len({order.id for order in results}) == 1
+    assert {order.state for order in results} == {State.CONFIRMED}
+    assert inventory.stock["assam"] == 9
+
+
+# The steps are the same on every database.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize("trouble", ["none", "lost answer", "away"])
+async def test_a_request_that_comes_again_after_a_crash_makes_one_order(
+    trouble: str, step: int, done: bool, database: Database, orders: OrderRepository, inventory: Inventory
+) -> None:
+    inventory.after = 1 if trouble == "lost answer" else 0
+    inventory.before = 2 if trouble == "away" else 0
+    crashing = Crashing(database, step, done=done)
+    with suppress(Lost, PlatformError):
+        await logic.place(draft(Line("assam", 1), key="k"), USERS, crashing, inventory)
+    inventory.after = inventory.before = 0
+    again = await logic.place(draft(Line("assam", 1), key="k"), USERS, orders, inventory)
+    await recover(orders, inventory)
+    assert await all_of(orders) == [again]
+    assert again.state is State.CONFIRMED
+    assert inventory.stock["assam"] == 9
 
 
 async def test_what_was_never_ordered_cannot_be_cancelled(orders: OrderRepository, inventory: Inventory) -> None:

@@ -147,3 +147,51 @@ async def test_the_document_says_what_may_be_left_out(users: Running) -> None:
     assert schemas["UserIn"]["required"] == ["name", "email"]
     assert "required" not in schemas["UserChanges"]
     assert "default" not in json.dumps(schemas["UserChanges"])
+
+
+async def test_a_user_that_has_changed_since_is_not_changed_over(users: Running) -> None:
+    created = await users.client.post("/users", json=ADA)
+    path, first = created.headers["location"], created.headers["etag"]
+    assert first == '"1"'
+    renamed = await users.client.patch(path, json={"name": "Countess"}, headers={"If-Match": first})
+    assert (renamed.status_code, renamed.headers["etag"]) == (200, '"2"')
+    for method, body in (("PATCH", {"name": "Eve"}), ("PUT", ADA), ("PATCH", {}), ("DELETE", None)):
+        for condition in (first, f"W/{renamed.headers['etag']}", '"2-profile"'):
+            problem = await users.ask(method, path, 412, json=body, headers={"If-Match": condition})
+            assert problem["code"] == "precondition_failed"
+    assert await users.get(path) == renamed.json()
+    await users.ask("PUT", path, 400, json=ADA, headers={"If-Match": "2"})
+    replaced = await users.client.put(path, json=ADA, headers={"If-Match": '"1", "2"'})
+    assert (replaced.status_code, replaced.headers["etag"]) == (200, '"3"')
+    await users.ask("PATCH", path, 200, json={}, headers={"If-Match": "*"})
+    await users.ask("DELETE", path, 204, headers={"If-Match": '"3"'})
+    for condition in ('"3"', "*"):
+        await users.ask("PUT", path, 404, json=ADA, headers={"If-Match": condition})
+
+
+async def test_a_user_that_is_known_already_is_not_sent_again(users: Running) -> None:
+    whole = await users.client.get("/users/7")
+    async with users.as_(None) as stranger:
+        profile = await stranger.client.get("/users/7")
+        assert (whole.headers["etag"], profile.headers["etag"]) == ('"1"', '"1-profile"')
+        for asking, own, other in ((users, whole, profile), (stranger, profile, whole)):
+            known = await asking.client.get("/users/7", headers={"If-None-Match": own.headers["etag"]})
+            assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", own.headers["etag"])
+            news = await asking.client.get("/users/7", headers={"If-None-Match": other.headers["etag"]})
+            assert (news.status_code, news.json()) == (200, own.json())
+            for answer in (own, known, news):
+                assert answer.headers["vary"] == "Authorization"
+                assert len(answer.headers.get_list("date")) == 1
+    await users.ask("PATCH", "/users/7", 200, json={"name": "User7"})
+    assert (await users.client.get("/users/7", headers={"If-None-Match": '"1"'})).status_code == 200
+
+
+async def test_a_user_who_is_created_twice_by_mistake_is_created_once(users: Running) -> None:
+    key = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+    first, again = [await users.client.post("/users", json=ADA, headers=key) for _ in range(2)]
+    assert (first.status_code, first.content) == (again.status_code, again.content)
+    assert (again.headers["location"], again.headers["etag"]) == (first.headers["location"], '"1"')
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await users.ask("POST", "/users", 422, json={**ADA, "name": "Eve"}, headers=key))["code"] == (
+        "idempotency_key_reused"
+    )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from app import settings
 from app.data import Database
+from app.errors import PreconditionFailed
 from app.services.users import demo, logic
 from app.services.users.logic import EmailTaken, User
 from app.services.users.repository import UserRepository
@@ -61,14 +63,51 @@ async def test_of_many_who_want_an_address_at_once_one_gets_it(users: UserReposi
 
 async def test_a_change_leaves_the_rest_alone(users: UserRepository) -> None:
     ada = await add(users, "Ada")
-    assert await users.change(ada.id, {"name": "Countess"}) == User(ada.id, "Countess", ada.email, NOW)
+    assert await users.change(ada.id, {"name": "Countess"}) == User(ada.id, "Countess", ada.email, NOW, version=2)
     assert await users.change(ada.id + 1, {"name": "Nobody"}) is None
 
 
 async def test_a_change_to_the_same_is_no_error(users: UserRepository) -> None:
     ada = await add(users, "Ada")
-    assert await users.change(ada.id, {"name": "Ada", "email": ada.email}) == ada
-    assert await logic.change(ada.id, {}, users) == ada
+    same = replace(ada, version=2)
+    assert await users.change(ada.id, {"name": "Ada", "email": ada.email}) == same
+    assert await logic.change(ada.id, {}, users) == same
+
+
+async def test_every_change_makes_another_version(users: UserRepository) -> None:
+    ada = await add(users, "Ada")
+    assert ada.version == 1
+    for version in (2, 3):
+        changed = await users.change(ada.id, {"name": "Countess"}, expected=frozenset({version - 1}))
+        assert changed == await users.find(ada.id)
+        assert changed is not None
+        assert changed.version == version
+
+
+async def test_a_change_that_is_meant_for_another_version_changes_nothing(users: UserRepository) -> None:
+    ada = await add(users, "Ada")
+    for expected in (frozenset({2}), frozenset({2, 3, 2**63 - 1}), frozenset[int]()):
+        with pytest.raises(PreconditionFailed):
+            await users.change(ada.id, {"name": "Countess"}, expected=expected)
+        with pytest.raises(PreconditionFailed):
+            await logic.change(ada.id, {}, users, expected=expected)
+        with pytest.raises(PreconditionFailed):
+            await users.remove(ada.id, expected=expected)
+    assert await users.find(ada.id) == ada
+    one = frozenset({1})
+    assert await logic.change(ada.id, {}, users, expected=one) == ada
+    assert await users.change(ada.id + 1, {"name": "Nobody"}, expected=one) is None
+    assert not await users.remove(ada.id + 1, expected=one)
+    assert await users.remove(ada.id, expected=one)
+
+
+async def test_of_many_who_change_the_same_version_at_once_one_does(users: UserRepository) -> None:
+    ada = await add(users, "Ada")
+    wishes = [users.change(ada.id, {"name": f"Ada{n}"}, expected=frozenset({1})) for n in range(20)]
+    results = await asyncio.gather(*wishes, return_exceptions=True)
+    (won,) = [result for result in results if isinstance(result, User)]
+    assert sum(isinstance(result, PreconditionFailed) for result in results) == 19
+    assert won == await users.find(ada.id) == replace(ada, name=won.name, version=2)
 
 
 async def test_a_user_is_removed_once(users: UserRepository) -> None:
