@@ -19,19 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Integer,
-    MetaData,
-    Row,
-    Table,
-    Text,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy import delete as delete_from
+from sqlalchemy import Column, ColumnElement, Integer, MetaData, Row, Table, Text, delete, insert, select, update
 from sqlalchemy.dialects import mysql
 
 from app import telemetry
@@ -164,8 +152,8 @@ class Ledger:
 
     async def forget(self, claim: Claim) -> None:
         """Let the request be dealt with again, if it is not another's by now."""
-        async with self._database.session() as session:
-            await session.execute(delete_from(self._table).where(self._is(claim)))
+        statement = delete(self._table).where(self._is(claim))
+        await self._database.transact(lambda session: session.execute(statement))
 
     async def purge_if_due(self) -> int:
         """Remove some of what has been kept for long enough, once in a while; return how many. Never raises."""
@@ -185,16 +173,13 @@ class Ledger:
             old = sorted(await session.scalars(query))
         if not old:
             return 0
-        async with self._database.session() as session:
-            # Asked again: one may have been claimed anew.
-            return await changes.count(
-                session, delete_from(self._table).where(this.key.in_(old), this.expires_at < now)
-            )
+        # Asked again: one may have been claimed anew.
+        statement = delete(self._table).where(this.key.in_(old), this.expires_at < now)
+        return await self._database.transact(lambda session: changes.count(session, statement))
 
     async def _insert(self, values: dict[str, Any]) -> bool:
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(self._table).values(values))
+            await self._database.transact(lambda session: session.execute(insert(self._table).values(values)))
         except Duplicate:
             return False
         return True
@@ -204,8 +189,8 @@ class Ledger:
             return (await session.execute(select(self._table).where(self._table.c.key == key))).one_or_none()
 
     async def _update(self, claim: Claim, values: dict[str, Any]) -> bool:
-        async with self._database.session() as session:
-            return await changes.count(session, update(self._table).where(self._is(claim)).values(values)) == 1
+        statement = update(self._table).where(self._is(claim)).values(values)
+        return await self._database.transact(lambda session: changes.count(session, statement)) == 1
 
     def _is(self, claim: Claim) -> ColumnElement[bool]:
         return (self._table.c.key == claim.key) & (self._table.c.token == claim.token)
