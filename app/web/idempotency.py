@@ -60,7 +60,8 @@ _log = telemetry.log("web.idempotency")
 def idempotent(view: V) -> V:
     """Let a view, async or plain, have its effect once for each Idempotency-Key of a caller.
 
-    It stands below the route and its guard. The service's models have a table by `app.data.idempotency.table`.
+    It stands below the route and its guard. The service's models have a table by `app.data.idempotency.table`. A request
+    is the same if its address and its body are, or the fields of its form; the files in a form are not looked at.
     """
 
     @decorating(view)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 V = TypeVar("V", bound=Callable[..., Any])
 
 _READING = ("GET", "HEAD")
+_CONDITIONS = frozenset({"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"})
 
 # RFC 9110, 8.8.3 and 5.6.1. Possessive: no input makes a match go back and try again.
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
@@ -43,7 +44,9 @@ def versioned(view: V) -> V:
     @decorating(view)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         response = await runner(view, args, kwargs)()
-        return _conditional(response) if request.method in _READING else response
+        if request.method in _READING and not _CONDITIONS.isdisjoint(request.environ):
+            return _conditional(response)
+        return response
 
     return cast(V, add(wrapper, _describe))
 
@@ -97,9 +100,8 @@ def _describe(method: str, path: str) -> Addition:
     shown = {"ETag": "The version of what is shown."}
     if "{" not in path:
         return Addition(shown=shown)
-    changed = {412: problem(PreconditionFailed.title)}
     if method in _READING:
         asked = {"If-None-Match": "Tags of what is known already: 304 if it is still the same."}
         return Addition(asked=asked, answers={304: {"description": "Not modified"}}, shown=shown)
     asked = {"If-Match": "Tags of what is to be changed: 412 if it has changed meanwhile."}
-    return Addition(asked=asked, answers=changed, shown=shown)
+    return Addition(asked=asked, answers={412: problem(PreconditionFailed.title)}, shown=shown)
