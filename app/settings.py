@@ -142,6 +142,13 @@ class EventSettings(_Slice):
     redis_timeout_seconds: float = Field(gt=0)
 
 
+class OrderSettings(_Slice):
+    """The demo's orders."""
+
+    # One that the inventory has not answered by then is given up.
+    timeout_seconds: float = Field(gt=0)
+
+
 class AuthSettings(_Slice):
     """How tokens are verified, and what a service calls itself when it fetches its own."""
 
@@ -246,6 +253,7 @@ class Settings(BaseSettings):
     events: EventSettings
     auth: AuthSettings
     identity: IdentitySettings
+    orders: OrderSettings
 
     @classmethod
     def settings_customise_sources(

@@ -20,6 +20,7 @@
     preconditions  ETag, If-None-Match and If-Match: versions as conditions
     idempotency  Idempotency-Key: a request that comes again has its effect once
     decorating how a decorator stands for a view, async or plain
+    prefer     Prefer: wait
     caching    @cached and @cached_view
     kept       a whole answer as bytes, and whether it may be kept
     coordinating  mesh_lock and @rate_limited
@@ -43,9 +44,10 @@ from app.web.guarding import demand, may, principal
 from app.web.idempotency import current_key, idempotent
 from app.web.openapi import API, Problem
 from app.web.preconditions import expected, tagged, versioned
+from app.web.prefer import preferred_wait
 
 __all__ = [
     "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "current_key", "database",
-    "demand", "expected", "idempotent", "may", "mesh", "mesh_lock", "principal", "rate_limited", "resources", "tagged",
-    "versioned",
+    "demand", "expected", "idempotent", "may", "mesh", "mesh_lock", "preferred_wait", "principal", "rate_limited",
+    "resources", "tagged", "versioned",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -64,7 +64,9 @@ class Running:
         return answer.json() if answer.content else None
 
 
-Start = Callable[[str], Awaitable[Running]]
+class Start(Protocol):
+    def __call__(self, name: str, **changes: Any) -> Awaitable[Running]:
+        """One more process of the service `name`; those of one service share its database. `changes` are settings."""
 
 
 @pytest.fixture
@@ -91,11 +93,18 @@ async def start(
     """
     async with AsyncExitStack() as stack:
 
-        async def start(name: str) -> Running:
-            url = f"sqlite+aiosqlite:///{tmp_path / name}.sqlite3"
-            changed = {"registry": {"namespace": namespace}, "auth": {"jwks_file": issuer.jwks_file}}
-            config = settings.load(redis_url=redis_url, database_url=url, data_dir=tmp_path, **changed)
-            shutil.copy(await _template(name, templates), tmp_path / f"{name}.sqlite3")
+        async def start(name: str, **changes: Any) -> Running:
+            file = tmp_path / f"{name}.sqlite3"
+            common = {
+                "redis_url": redis_url,
+                "registry": {"namespace": namespace},
+                "auth": {"jwks_file": issuer.jwks_file},
+                "database_url": f"sqlite+aiosqlite:///{file}",
+                "data_dir": tmp_path,
+            }
+            config = settings.load(**common | changes)
+            if not file.exists():
+                shutil.copy(await _template(name, templates), file)
             return await stack.enter_async_context(_running(name, config, issuer))
 
         yield start

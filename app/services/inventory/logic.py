@@ -120,8 +120,8 @@ class Reservations(Protocol):
         """
         ...
 
-    async def release(self, order_ref: str, now: datetime) -> None:
-        """Give the stock back and note it, in one step; nothing if that was done before."""
+    async def release(self, order_ref: str, now: datetime) -> bool:
+        """Give the stock back and note it, in one step; False, and nothing, if that was done before."""
         ...
 
 
@@ -164,9 +164,16 @@ async def reserve(
         ReferenceUsed: the reference stands for something else, or was released.
     """
     try:
-        held = await reservations.hold(order_ref, lines, now)
+        return await hold(order_ref, lines, reservations, now=now)
     except UnknownItems as unknown:
         raise _unknown_lines(lines, unknown.skus) from unknown
+
+
+async def hold(
+    order_ref: str, lines: Sequence[Line], reservations: Reservations, *, now: datetime
+) -> tuple[Reservation, bool]:
+    """As `reserve`, for whoever has no request whose paths could be named. Raises UnknownItems, OutOfStock, ReferenceUsed."""
+    held = await reservations.hold(order_ref, lines, now)
     if held is not None:
         return held, True
     return _same(await read_reservation(order_ref, reservations), lines), False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.data import Database, Duplicate, StillReferenced, changes, pagination, versions
+from app.data import Database, Duplicate, StillReferenced, changes, faults, pagination, versions
+from app.data.faults import Kind
 from app.data.pagination import Page
 from app.data.versions import Expected
 from app.services.inventory.logic import (
@@ -96,10 +98,7 @@ class ReservationRepository:
 
     async def find(self, order_ref: str) -> Reservation | None:
         async with self._database.reading() as session:
-            row = (await session.execute(select(reservations).where(_is(order_ref)))).one_or_none()
-            if row is None:
-                return None
-            return Reservation(row.order_ref, State(row.state), row.created_at, await _lines_of(session, order_ref))
+            return await ReservationsWithin(session).find(order_ref)
 
     async def hold(self, order_ref: str, wanted: Sequence[Line], now: datetime) -> Reservation | None:
         """Take the stock and note it; None if the reference is known. Raises OutOfStock and UnknownItems."""
@@ -110,13 +109,49 @@ class ReservationRepository:
             return None
         return reservation
 
-    async def release(self, order_ref: str, now: datetime) -> None:
-        """Give the stock back and note it; a reference that is unknown is noted as released."""
+    async def release(self, order_ref: str, now: datetime) -> bool:
+        """Give the stock back and note it, also if the reference is unknown; False if it was released before."""
+        return await self._database.transact(lambda session: ReservationsWithin(session).release(order_ref, now))
+
+
+class ReservationsWithin:
+    """The same within a transaction that goes on afterwards: what is refused has changed nothing in it."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, order_ref: str) -> Reservation | None:
+        row = (await self._session.execute(select(reservations).where(_is(order_ref)))).one_or_none()
+        if row is None:
+            return None
+        return Reservation(row.order_ref, State(row.state), row.created_at, await _lines_of(self._session, order_ref))
+
+    async def hold(self, order_ref: str, wanted: Sequence[Line], now: datetime) -> Reservation | None:
+        reservation = Reservation(order_ref, State.HELD, now, in_order(wanted))
+        if not await self._attempt(_hold(self._session, reservation)):
+            return None
+        return reservation
+
+    async def release(self, order_ref: str, now: datetime) -> bool:
+        # First of all the reference: a second release waits here, and then finds nothing to give back.
+        if await _give_back(self._session, order_ref):
+            return True
+        unheard_of = _reservation(Reservation(order_ref, State.RELEASED, now, ()))
+        if await self._attempt(self._session.execute(insert(reservations).values(unheard_of))):
+            return True
+        # Known: as released, or reserved between our two steps.
+        return await _give_back(self._session, order_ref)
+
+    async def _attempt(self, work: Awaitable[object]) -> bool:
+        """Whether it was done; False, and nothing was, if the reference is known. What it raises leaves nothing either."""
         try:
-            await self._database.transact(lambda session: _release(session, order_ref, now))
-        except Duplicate:
-            # It was reserved between our two steps; now it is known, and can be released.
-            await self._database.transact(lambda session: _release(session, order_ref, now))
+            async with self._session.begin_nested():
+                await work
+        except IntegrityError as error:
+            if faults.classify(error) is not Kind.DUPLICATE:
+                raise
+            return False
+        return True
 
 
 async def _hold(session: AsyncSession, reservation: Reservation) -> None:
@@ -144,21 +179,16 @@ async def _explain(session: AsyncSession, missing: Sequence[Line]) -> UnknownIte
     return OutOfStock([Shortage(line.sku, line.quantity, available[line.sku]) for line in missing])
 
 
-async def _release(session: AsyncSession, order_ref: str, now: datetime) -> None:
-    # First of all the reference: a second release waits here, and then finds no lines to give back.
-    known = update(reservations).where(_is(order_ref)).values(state=State.RELEASED)
-    if await changes.count(session, known) == 1:
-        await _give_back(session, order_ref)
-        return
-    unheard_of = Reservation(order_ref, State.RELEASED, now, ())
-    await session.execute(insert(reservations).values(_reservation(unheard_of)))
-
-
-async def _give_back(session: AsyncSession, order_ref: str) -> None:
+async def _give_back(session: AsyncSession, order_ref: str) -> bool:
+    """What is held under the reference, which is released then; False, and nothing, if nothing is."""
+    held = _is(order_ref) & (reservations.c.state == State.HELD)
+    if not await changes.count(session, update(reservations).where(held).values(state=State.RELEASED)):
+        return False
     for line in await _lines_of(session, order_ref):
         more = {"available": items.c.available + line.quantity, "version": items.c.version + 1}
         await session.execute(update(items).where(items.c.sku == line.sku).values(more))
     await session.execute(delete(lines).where(lines.c.order_ref == order_ref))
+    return True
 
 
 async def _lines_of(session: AsyncSession, order_ref: str) -> tuple[Line, ...]:

@@ -1,11 +1,13 @@
-"""Orders: who has ordered what. It asks users and inventory over the mesh. REST under /orders.
+"""Orders: who has ordered what. It asks users over the mesh, and comes to terms with the inventory by events.
 
-views.py        routes
-logic.py        how an order is placed, cancelled and, after a crash, settled; knows no Flask, SQL or HTTP
-peers.py        users and inventory, as the mesh reaches them
-recovery.py     when what was left half-way is settled
+views.py        routes, under /orders
+logic.py        how an order comes to its end; knows no Flask, SQL or HTTP
+waiting.py      how a client waits for that
+peers.py        users, as the mesh reaches them
+events.py       what it says, and what it reads of the inventory
+handlers.py     what it does when it hears of that
 schemas.py      what crosses the wire
-repository.py   every query
+repository.py   every query, and with each change the event that tells of it
 models.py       its tables, its alone
 migrations/     Alembic revisions
 """
@@ -13,6 +15,8 @@ migrations/     Alembic revisions
 from pathlib import Path
 
 from app.service import Service
+from app.services.orders.events import outbox
+from app.services.orders.handlers import handlers
 from app.services.orders.models import metadata
 from app.services.orders.views import api
 
@@ -22,6 +26,8 @@ service = Service(
     prefixes=("/orders",),
     models=metadata,
     migrations=Path(__file__).parent / "migrations" / "versions",
-    calls=("users", "inventory"),
-    description="Orders: place, list, read and cancel them; the stock is reserved with the inventory.",
+    outbox=outbox,
+    handlers=handlers,
+    calls=("users",),
+    description="Orders: place, list, read and cancel them; by events, the inventory reserves the stock or refuses.",
 )

@@ -1,23 +1,24 @@
-"""How an order is placed and cancelled, so that a crash between any two steps loses no stock and no order.
+"""How an order comes to its end. No transaction reaches beyond one service: each step is one, and its event brings the next.
 
-              place                        cancel
-    pending ────────► confirmed ──► cancelling ──► cancelled
-       │ │
-       │ └─ the inventory refuses ──────────────────────────► (gone)
-       └─ it failed half-way ──► abandoned ─────────────────► (gone)
+       place                   inventory.reserved
+    ──────────► pending ───────────────────────────► confirmed
+      placed,     │ │                                    │
+      overdue     │ └───────── cancel ──────────┬────────┘
+      in a minute │                             ▼
+                  │                         cancelled ──► the inventory releases
+                  │ inventory.refused
+                  └ overdue ──────────────► rejected ───► the inventory releases
 
-An order is written down, as pending, before its stock is reserved under the order's own reference: whatever happens
-afterwards, somebody knows what may have to be given back. Stock is given back only for an order that can no longer be
-confirmed (abandoned, cancelling), and every step may be repeated, so `settle` can finish what any process has left.
-Clients see an order from its confirmation on. No transaction is open while a peer is asked.
+A step that comes twice, or too late, finds the order in another state and changes nothing. Whoever ends an order that may
+have been reserved says so, and the inventory lets no reservation through that comes after its release. So stock is held for
+an order that is confirmed, or will be, and for no other. Events of one order are in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -29,19 +30,32 @@ from app.errors import Conflict, InvalidInput, NotFound, PlatformError, Unavaila
 class State(StrEnum):
     PENDING = "pending"
     CONFIRMED = "confirmed"
-    CANCELLING = "cancelling"
+    REJECTED = "rejected"
     CANCELLED = "cancelled"
+    # Of processes before the events, which may run beside us during an update: see revision 0003.
+    CANCELLING = "cancelling"
     ABANDONED = "abandoned"
 
 
-VISIBLE = (State.CONFIRMED, State.CANCELLING, State.CANCELLED)
-UNSETTLED = (State.PENDING, State.ABANDONED, State.CANCELLING)
+# From where an order comes into a state; from anywhere else it does not.
+SOURCES: Mapping[State, frozenset[State]] = {
+    State.CONFIRMED: frozenset({State.PENDING}),
+    State.REJECTED: frozenset({State.PENDING, State.ABANDONED}),
+    State.CANCELLED: frozenset({State.PENDING, State.CONFIRMED, State.CANCELLING}),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     sku: str
     quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An order that the inventory has not answered after `timeout` is given up."""
+
+    timeout: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,19 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why nothing came of an order: `code` is the inventory's, or ``timeout``; `skus` are those that were the trouble."""
+
+    code: str
+    detail: str = ""
+    skus: tuple[str, ...] = ()
+    shortages: tuple[Mapping[str, Any], ...] = ()
+
+
+GIVEN_UP = Rejection("timeout", "The order took too long and was given up")
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """`version` counts the changes."""
 
@@ -68,6 +95,7 @@ class Order:
     reference: str
     created_at: datetime
     lines: tuple[Line, ...]
+    rejection: Rejection | None = None
     version: int = 1
 
 
@@ -88,113 +116,82 @@ class Users(Protocol):
     async def exists(self, user_id: int) -> bool: ...
 
 
-class Inventory(Protocol):
-    """The stock; both methods may be repeated with the same reference."""
-
-    async def reserve(self, reference: str, lines: Sequence[Line]) -> None:
-        """Reserve all or nothing.
-
-        Raises OutOfStock or UnknownItems if it refuses and holds nothing. After any other error it may hold it.
-        """
-        ...
-
-    async def release(self, reference: str) -> None: ...
-
-
 class Orders(Protocol):
     """Where orders are kept; each method is one transaction."""
 
-    async def add(self, draft: Draft) -> Order:
-        """A new, pending order; or the one, in whatever state, that this very request has placed before.
+    async def add(self, draft: Draft, policy: Policy) -> Order:
+        """Write a pending order, and say so, now and when it is overdue; or the one that this very request has placed before.
 
-        Raises IdempotencyKeyReused if that is for something else. An order that is abandoned counts no more.
+        Raises IdempotencyKeyReused if that is for something else. One that took too long counts no more.
         """
         ...
 
     async def find(self, order_id: int) -> Order | None: ...
 
-    async def move(self, order_id: int, source: State, target: State, *, expected: Expected = None) -> bool:
-        """From one state to another; False, and nothing, if it is not in `source` or its version not `expected`."""
-        ...
-
-    async def remove(self, order_id: int, state: State) -> bool:
-        """Forget an order; False, and nothing, if it is not in `state`."""
+    async def cancel(self, order_id: int, *, expected: Expected = None) -> bool:
+        """Cancel it, and say so; False, and nothing, if it is in no state for that, or its version not `expected`."""
         ...
 
 
-async def place(draft: Draft, users: Users, orders: Orders, inventory: Inventory) -> Order:
-    """Check the user, write the order down, reserve its stock, confirm it; where that was done before, go on from there.
+async def place(draft: Draft, policy: Policy, users: Users, orders: Orders) -> Order:
+    """Check the user and write the order down; it is pending until the inventory has answered.
+
+    The same request, come again, finds the order that it has placed, as it is by then.
 
     Raises:
-        InvalidInput: the user or an item does not exist; the paths are those of the request.
-        OutOfStock: nothing is reserved, nothing is ordered.
-        Unavailable: a peer or the database is away; what was done is undone, now or by `settle` later.
+        InvalidInput: the user does not exist.
+        IdempotencyKeyReused: the request's key belongs to another order.
+        Unavailable: users or the database are away; nothing was ordered.
     """
     if not await users.exists(draft.user_id):
         problem = {"path": "body.user_id", "message": f"there is no user {draft.user_id}", "type": "unknown_user"}
         raise InvalidInput("The user does not exist", errors=[problem])
-    order = await orders.add(draft)
-    if order.state in VISIBLE:
-        return order
-    try:
-        return await _confirm(order, orders, inventory)
-    except (OutOfStock, UnknownItems):
-        with suppress(PlatformError):
-            await orders.remove(order.id, State.PENDING)
-        raise
-    except PlatformError:
-        # If this fails, too, the order stays written down, and is settled later.
-        with suppress(PlatformError):
-            await settle(order, orders, inventory)
-        raise
-
-
-async def _confirm(order: Order, orders: Orders, inventory: Inventory) -> Order:
-    await inventory.reserve(order.reference, order.lines)
-    if await orders.move(order.id, State.PENDING, State.CONFIRMED):
-        return replace(order, state=State.CONFIRMED, version=order.version + 1)
-    found = await orders.find(order.id)
-    if found is not None and found.state in VISIBLE:
-        # The same request, come again, was faster.
-        return found
-    # It took so long that somebody else has settled it.
-    raise Unavailable("The order took too long and was given up", retry_after=1.0)
+    return await orders.add(draft, policy)
 
 
 async def read(order_id: int, orders: Orders) -> Order:
     order = await orders.find(order_id)
-    if order is None or order.state not in VISIBLE:
+    if order is None:
         raise NotFound(f"There is no order {order_id}")
     return order
 
 
-async def cancel(order_id: int, orders: Orders, inventory: Inventory, *, expected: Expected = None) -> Order:
-    """Give the stock of an order back; a cancelled order stays as it is.
+async def cancel(order_id: int, orders: Orders, *, expected: Expected = None) -> Order:
+    """Cancel an order that is pending or confirmed; a cancelled one stays as it is. Its stock is released soon after.
 
     Raises:
         NotFound: there is no such order.
         PreconditionFailed: its version is none of `expected`.
-        Unavailable: the inventory is away; the order is being cancelled, and repeating this or `settle` finishes it.
+        Conflict: nothing has come of it anyway.
     """
+    cancelled = await orders.cancel(order_id, expected=expected)
     order = await read(order_id, orders)
-    if await orders.move(order.id, State.CONFIRMED, State.CANCELLING, expected=expected):
-        order = replace(order, state=State.CANCELLING)
-    else:
-        # Another call was faster, which comes to the same, unless the version matters.
-        order = await read(order_id, orders)
+    if not cancelled:
         versions.check(order.version, expected)
-    if order.state is State.CANCELLING:
-        await settle(order, orders, inventory)
-    return await read(order_id, orders)
+    if order.state is State.REJECTED:
+        raise Conflict(f"The order {order_id} was rejected: there is nothing to cancel")
+    return order
 
 
-async def settle(order: Order, orders: Orders, inventory: Inventory) -> None:
-    """Finish what was left half-way, as `order` was read: give its stock back, then forget or cancel it."""
-    if order.state is State.PENDING and not await orders.move(order.id, State.PENDING, State.ABANDONED):
-        # It was confirmed meanwhile, or is being settled elsewhere.
-        return
-    await inventory.release(order.reference)
-    if order.state is State.CANCELLING:
-        await orders.move(order.id, State.CANCELLING, State.CANCELLED)
-        return
-    await orders.remove(order.id, State.ABANDONED)
+def refusal(order: Order) -> PlatformError | None:
+    """What to tell who has placed `order`, if nothing came of it; the paths are those of the request."""
+    found = order.rejection
+    if order.state is not State.REJECTED or found is None:
+        return None
+    match found.code:
+        case "out_of_stock":
+            return OutOfStock(found.detail, extensions={"skus": found.skus, "shortages": found.shortages})
+        case "unknown_items":
+            return UnknownItems(_faults(order.lines, found.skus))
+        case GIVEN_UP.code:
+            return Unavailable(found.detail, retry_after=1.0)
+        case _:
+            return Conflict(found.detail)
+
+
+def _faults(lines: Sequence[Line], unknown: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"path": f"body.items.{index}.sku", "message": f"there is no item {line.sku}", "type": "unknown_sku"}
+        for index, line in enumerate(lines)
+        if line.sku in unknown
+    ]

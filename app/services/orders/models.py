@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, String, Table
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, String, Table
 
 from app.data import idempotency, tables, versions
 
@@ -17,10 +17,14 @@ orders = Table(
     Column("reference", tables.key(64), nullable=False, unique=True),
     Column("created_at", tables.UtcDateTime(), nullable=False),
     versions.column(),
-    # Of the request that has placed it, as long as the order may still come to something.
+    # Of the request that has placed it, unless the same request may place another one.
     Column("request_key", tables.key(64), nullable=True),
+    # Why nothing came of it.
+    Column("rejection", JSON(none_as_null=True), nullable=True),
+    # The event by which we are to hear of it again, to be taken back when it is settled before.
+    Column("overdue_event", tables.key(64), nullable=True),
     Index(None, "user_id", "id"),
-    # For those who look for unfinished orders.
+    # For who looks for what is unfinished.
     Index(None, "state", "created_at"),
     # An index and no constraint: SQLite can add it to a table as it is.
     Index(None, "request_key", unique=True),

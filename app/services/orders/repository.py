@@ -1,20 +1,24 @@
-"""Every query of orders; each method is one transaction."""
+"""Every query of orders; each method is one transaction, and what it changes is told in the same one."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Database, Duplicate, changes, pagination, versions
 from app.data.pagination import Page
 from app.data.versions import Expected
 from app.errors import IdempotencyKeyReused
-from app.services.orders.logic import UNSETTLED, VISIBLE, Draft, Line, Order, State
+from app.events import Event
+from app.services.orders import events
+from app.services.orders.events import OrderCancelled, OrderConfirmed, OrderOverdue, OrderPlaced, OrderRejected, outbox
+from app.services.orders.logic import GIVEN_UP, SOURCES, Draft, Line, Order, Policy, Rejection, State
 from app.services.orders.models import lines, orders
 
 
@@ -35,59 +39,39 @@ class OrderRepository:
         return found
 
     async def page(self, *, limit: int, cursor: str | None, user_id: int | None) -> Page[Order]:
-        """The visible orders after `cursor`, by id, of one user or of all. Raises InvalidInput for a malformed cursor."""
-        query = select(orders).where(orders.c.id > pagination.after_id(cursor), orders.c.state.in_(VISIBLE))
+        """The orders after `cursor`, by id, of one user or of all. Raises InvalidInput for a malformed cursor."""
+        query = select(orders).where(orders.c.id > pagination.after_id(cursor))
         if user_id is not None:
             query = query.where(orders.c.user_id == user_id)
         found = await self._read(query.order_by(orders.c.id).limit(limit + 1))
         return pagination.cut(found, limit, lambda order: order.id)
 
-    async def unsettled(self, *, before: datetime, limit: int) -> Sequence[Order]:
-        """The oldest orders that were left half-way, created before `before`."""
-        left = select(orders).where(orders.c.state.in_(UNSETTLED), orders.c.created_at < before)
-        return await self._read(left.order_by(orders.c.created_at).limit(limit))
+    async def add(self, draft: Draft, policy: Policy) -> Order:
+        """Write a pending order and say so, now and when it is overdue; or that of the same request.
 
-    async def add(self, draft: Draft) -> Order:
-        """A new, pending order, or that of the same request. Raises IdempotencyKeyReused."""
+        Raises IdempotencyKeyReused.
+        """
         try:
-            return await self._add(draft)
+            return await self._add(draft, policy)
         except Duplicate:
             if draft.request_key is None:
                 raise
             known = await self._read(select(orders).where(orders.c.request_key == draft.request_key))
             if not known:
                 # Given up between our two steps: the key is free again.
-                return await self._add(draft)
+                return await self._add(draft, policy)
         if (known[0].user_id, known[0].lines) != (draft.user_id, draft.lines):
             raise IdempotencyKeyReused("With this Idempotency-Key something else was ordered")
         return known[0]
 
-    async def _add(self, draft: Draft) -> Order:
-        values = {
-            "user_id": draft.user_id,
-            "state": State.PENDING,
-            "reference": draft.reference,
-            "created_at": draft.created_at,
-            "request_key": draft.request_key,
-        }
-        async with self._database.session() as session:
-            order_id = await changes.new_id(session, insert(orders).values(values))
-            await session.execute(insert(lines), [_line(order_id, *numbered) for numbered in enumerate(draft.lines)])
+    async def _add(self, draft: Draft, policy: Policy) -> Order:
+        order_id = await self._database.transact(partial(_add, draft=draft, policy=policy))
         return Order(order_id, draft.user_id, State.PENDING, draft.reference, draft.created_at, draft.lines)
 
-    async def move(self, order_id: int, source: State, target: State, *, expected: Expected = None) -> bool:
-        this = (orders.c.id == order_id) & (orders.c.state == source) & versions.among(orders.c.version, expected)
-        new: dict[str, Any] = {"state": target, "version": orders.c.version + 1}
-        if target is State.ABANDONED:
-            # Nothing comes of it: the same request, come again, begins anew.
-            new["request_key"] = None
-        async with self._database.session() as session:
-            return await changes.count(session, update(orders).where(this).values(new)) == 1
-
-    async def remove(self, order_id: int, state: State) -> bool:
-        this = (orders.c.id == order_id) & (orders.c.state == state)
-        async with self._database.session() as session:
-            return await changes.count(session, delete(orders).where(this)) == 1
+    async def cancel(self, order_id: int, *, expected: Expected = None) -> bool:
+        """Cancel it, and say so; False, and nothing, if it is in no state for that, or its version not `expected`."""
+        this, among = orders.c.id == order_id, versions.among(orders.c.version, expected)
+        return await self._database.transact(lambda session: _move(session, this, State.CANCELLED, only=among))
 
     async def _read(self, query: Select[Any]) -> list[Order]:
         async with self._database.reading() as session:
@@ -96,9 +80,60 @@ class OrderRepository:
         return [_order(row, contents[row.id]) for row in rows]
 
 
-def _order(row: Row[Any], contents: Sequence[Line]) -> Order:
-    state = State(row.state)
-    return Order(row.id, row.user_id, state, row.reference, row.created_at, tuple(contents), row.version)
+async def move(session: AsyncSession, reference: str, target: State, rejection: Rejection | None = None) -> bool:
+    """Bring an order into another state, and say so; False, and nothing, if it is in no state for that."""
+    return await _move(session, orders.c.reference == reference, target, rejection)
+
+
+async def _move(
+    session: AsyncSession,
+    this: ColumnElement[bool],
+    target: State,
+    rejection: Rejection | None = None,
+    *,
+    only: ColumnElement[bool] | None = None,
+) -> bool:
+    # The state stands in the condition: whoever else wants to move it waits here, and then finds it moved.
+    fits = this & orders.c.state.in_(SOURCES[target]) & (true() if only is None else only)
+    new: dict[str, Any] = {"state": target, "version": orders.c.version + 1}
+    if rejection is not None:
+        new["rejection"] = asdict(rejection)
+    if rejection == GIVEN_UP:
+        # That it took too long may be mended by trying again: the same request, come again, begins anew.
+        new["request_key"] = None
+    if not await changes.count(session, update(orders).where(fits).values(new)):
+        return False
+    row = (await session.execute(select(orders).where(this))).one()
+    if row.overdue_event is not None:
+        await outbox.withdraw(session, row.overdue_event)
+    await outbox.publish(session, _news(row, target, rejection))
+    return True
+
+
+def _news(row: Row[Any], state: State, rejection: Rejection | None) -> Event:
+    if state is State.CONFIRMED:
+        return OrderConfirmed(reference=row.reference, order_id=row.id, user_id=row.user_id)
+    if rejection is not None:
+        return OrderRejected(reference=row.reference, order_id=row.id, user_id=row.user_id, code=rejection.code)
+    return OrderCancelled(reference=row.reference, order_id=row.id, user_id=row.user_id)
+
+
+async def _add(session: AsyncSession, draft: Draft, policy: Policy) -> int:
+    overdue = await outbox.publish(session, OrderOverdue(reference=draft.reference), at=policy.timeout)
+    values = {
+        "user_id": draft.user_id,
+        "state": State.PENDING,
+        "reference": draft.reference,
+        "created_at": draft.created_at,
+        "request_key": draft.request_key,
+        "overdue_event": overdue,
+    }
+    order_id = await changes.new_id(session, insert(orders).values(values))
+    await session.execute(insert(lines), [_line(order_id, *numbered) for numbered in enumerate(draft.lines)])
+    ordered = tuple(events.Line(sku=line.sku, quantity=line.quantity) for line in draft.lines)
+    placed = OrderPlaced(reference=draft.reference, order_id=order_id, user_id=draft.user_id, lines=ordered)
+    await outbox.publish(session, placed)
+    return order_id
 
 
 async def _lines_of(session: AsyncSession, order_ids: Sequence[int]) -> dict[int, list[Line]]:
@@ -108,6 +143,20 @@ async def _lines_of(session: AsyncSession, order_ids: Sequence[int]) -> dict[int
         for order_id, sku, quantity in await session.execute(query.order_by(lines.c.order_id, lines.c.position)):
             contents[order_id].append(Line(sku, quantity))
     return contents
+
+
+def _order(row: Row[Any], contents: Sequence[Line]) -> Order:
+    return Order(
+        row.id, row.user_id, State(row.state), row.reference, row.created_at, tuple(contents),
+        _rejection(row.rejection), row.version,
+    )  # fmt: skip
+
+
+def _rejection(kept: dict[str, Any] | None) -> Rejection | None:
+    """As it was written, where JSON has no tuples."""
+    if kept is None:
+        return None
+    return Rejection(**{**kept, "skus": tuple(kept["skus"]), "shortages": tuple(kept["shortages"])})
 
 
 def _line(order_id: int, position: int, line: Line) -> dict[str, int | str]:

@@ -55,14 +55,32 @@ class LineOut(BaseModel):
     quantity: int
 
 
+class ShortageOut(BaseModel):
+    sku: str
+    requested: int
+    available: int
+
+
+class RejectionOut(BaseModel):
+    """Why nothing came of an order."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    code: str = Field(examples=["out_of_stock", "unknown_items", "timeout"])
+    detail: str
+    skus: Sequence[str]
+    shortages: Sequence[ShortageOut]
+
+
 class OrderOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: int
     user_id: int
-    state: str
+    state: str = Field(examples=["pending", "confirmed", "rejected", "cancelled"])
     items: Sequence[LineOut] = Field(validation_alias="lines")
     created_at: datetime
+    rejection: RejectionOut | None
 
 
 class OrderPage(BaseModel):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from app.auth import owner, requires
 from app.data import pagination
 from app.data.fields import MAX_ID
 from app.errors import Forbidden
-from app.services.orders import logic
-from app.services.orders.logic import Draft, Line
-from app.services.orders.peers import MeshInventory, MeshUsers
-from app.services.orders.recovery import Policy, Recovery
+from app.services.orders import logic, waiting
+from app.services.orders.logic import Draft, Line, Order, Policy, State
+from app.services.orders.peers import MeshUsers
 from app.services.orders.repository import OrderRepository
 from app.services.orders.schemas import NewOrder, OrderOut, OrderPage, OrderPath, OrderQuery
 from app.web import (
@@ -25,7 +24,9 @@ from app.web import (
     idempotent,
     may,
     mesh,
+    preferred_wait,
     principal,
+    resources,
     tagged,
     versioned,
 )
@@ -34,8 +35,6 @@ api = API("orders", __name__, prefix="/orders", tag="orders")
 
 _orders = OrderRepository(database)
 _users = MeshUsers(mesh)
-_inventory = MeshInventory(mesh)
-_recovery = Recovery(Policy())
 
 # A subject that is a user's id, in the one way in which a number is written.
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -65,20 +64,33 @@ async def browse(query: OrderQuery) -> tuple[OrderPage, int, dict[str, str]]:
     return OrderPage.model_validate(page), 200, links
 
 
-@api.post("", responses={201: OrderOut})
+@api.post("", responses={202: OrderOut, 201: OrderOut})
 @(requires("orders:write") | _ADMIN)
 @idempotent
 @versioned
 async def place(body: NewOrder) -> Shown:
-    """Place an order for oneself: its user must exist, and all of its items are reserved, or none."""
+    """Place an order for oneself: its user must exist. All of its items will be reserved, or none.
+
+    Whether they are is known a little later, so it is accepted (202), and pending. Who sends ``Prefer: wait=2`` waits up to
+    two seconds for it: 201 says that the order is confirmed, an error that it is rejected.
+    """
     demand(_MAY_ORDER, user_id=body.user_id)
-    now = datetime.now(UTC)
     lines = tuple(Line(line.sku, line.quantity) for line in body.items)
-    draft = Draft(body.user_id, lines, uuid.uuid4().hex, now, request_key=current_key())
-    order = await logic.place(draft, _users, _orders, _inventory)
-    await _recovery.run_if_due(_orders, _inventory, now=now)
-    location = {"Location": f"/orders/{order.id}"}
-    return tagged(OrderOut.model_validate(order), order.version, status=201, headers=location)
+    draft = Draft(body.user_id, lines, uuid.uuid4().hex, datetime.now(UTC), request_key=current_key())
+    policy = Policy(timedelta(seconds=resources.settings.orders.timeout_seconds))
+    return await _outcome(await logic.place(draft, policy, _users, _orders))
+
+
+async def _outcome(order: Order) -> Shown:
+    """What to answer to who has just placed `order`. Raises: what the logic says of a rejection."""
+    wait, headers = preferred_wait(), {"Location": f"/orders/{order.id}"}
+    if wait is not None:
+        headers |= wait.headers
+        order = await waiting.until_settled(order, _orders, seconds=wait.longest_seconds)
+    if refusal := logic.refusal(order):
+        raise refusal
+    status = 202 if order.state is State.PENDING else 201
+    return tagged(OrderOut.model_validate(order), order.version, status=status, headers=headers)
 
 
 @api.get("/<int:order_id>", responses={200: OrderOut})
@@ -95,8 +107,8 @@ async def read(path: OrderPath) -> Shown:
 @idempotent
 @versioned
 async def cancel(path: OrderPath) -> Shown:
-    """Cancel an order and give its stock back. Repeating it changes nothing."""
-    order = await logic.cancel(path.order_id, _orders, _inventory, expected=expected())
+    """Cancel an order; its stock is given back soon after. Repeating it changes nothing."""
+    order = await logic.cancel(path.order_id, _orders, expected=expected())
     return tagged(OrderOut.model_validate(order), order.version)
 
 
@@ -105,7 +117,7 @@ async def cancel(path: OrderPath) -> Shown:
 @versioned
 async def remove(path: OrderPath) -> tuple[str, int]:
     """Cancel an order, without an answer; it stays readable."""
-    await logic.cancel(path.order_id, _orders, _inventory, expected=expected())
+    await logic.cancel(path.order_id, _orders, expected=expected())
     return "", 204
 
 

@@ -1,4 +1,7 @@
-"""Every query of users; each method is one transaction."""
+"""Every query of users; each method is one transaction, and what it changes is told in the same one.
+
+Who reads a user through a cache names the tag `tag_of(user_id)`: a change invalidates it in every process.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Database, Duplicate, changes, pagination, versions
 from app.data.pagination import Page
 from app.data.versions import Expected
+from app.services.users.events import UserChanged, UserRemoved, outbox
 from app.services.users.logic import EmailTaken, User
 from app.services.users.models import users
 
@@ -50,6 +55,8 @@ class UserRepository:
             async with self._database.session() as session:
                 changed = await changes.count(session, statement)
                 row = (await session.execute(select(users).where(this))).one_or_none()
+                if changed and row is not None:
+                    await _tell(session, UserChanged(user_id=user_id, name=row.name))
         except Duplicate as error:
             raise _taken(new["email"]) from error
         if not changed:
@@ -61,7 +68,9 @@ class UserRepository:
         this = users.c.id == user_id
         async with self._database.session() as session:
             removed = await changes.count(session, delete(users).where(this, versions.among(users.c.version, expected)))
-            if not removed:
+            if removed:
+                await _tell(session, UserRemoved(user_id=user_id))
+            else:
                 versions.missed(expected, there=await session.scalar(select(users.c.id).where(this)) is not None)
         return removed == 1
 
@@ -76,6 +85,17 @@ class UserRepository:
         except Duplicate:
             # Another process was faster: all of its rows are in, and none of ours.
             return
+
+
+def tag_of(user_id: int) -> str:
+    """Of every cached value that depends on this user."""
+    return f"user:{user_id}"
+
+
+async def _tell(session: AsyncSession, event: UserChanged | UserRemoved) -> None:
+    # First the caches: who hears of the change and asks must not find the user as before.
+    await outbox.invalidate(session, tag_of(event.user_id))
+    await outbox.publish(session, event)
 
 
 def _taken(email: str) -> EmailTaken:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from app.auth import owner, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
 from app.services.users import logic
 from app.services.users.logic import User
-from app.services.users.repository import UserRepository
+from app.services.users.repository import UserRepository, tag_of
 from app.services.users.schemas import Profile, UserChanges, UserIn, UserOut, UserPage, UserPath
-from app.web import API, database, expected, idempotent, may, tagged, versioned
+from app.web import API, cache, cached, database, expected, idempotent, may, tagged, versioned
 
 api = API("users", __name__, prefix="/users", tag="users")
 
@@ -26,6 +29,8 @@ _MAY_WRITE = requires("users:write") & owner(of="user_id") | _ADMIN
 _BY_ASKER = {"Vary": "Authorization"}
 
 Shown = tuple[UserOut, int, dict[str, str]]
+
+_KEPT = TypeAdapter(User)
 
 
 @api.get("", responses={200: UserPage})
@@ -51,7 +56,7 @@ async def create(body: UserIn) -> Shown:
 @versioned
 async def read(path: UserPath) -> Shown | tuple[Profile, int, dict[str, str]]:
     """Read one user: everybody the name, the user and administrators all of it."""
-    user = await logic.read(path.user_id, _users)
+    user = _KEPT.validate_python(await _kept(path.user_id))
     if may(_MAY_READ):
         return _all_of(user, headers=_BY_ASKER)
     return tagged(Profile.model_validate(user), user.version, variant="profile", headers=_BY_ASKER)
@@ -62,7 +67,7 @@ async def read(path: UserPath) -> Shown | tuple[Profile, int, dict[str, str]]:
 @versioned
 async def replace(path: UserPath, body: UserIn) -> Shown:
     """Replace a user; the id and the time of creation stay."""
-    return _all_of(await logic.change(path.user_id, body.model_dump(), _users, expected=expected()))
+    return _all_of(await _change(path.user_id, body.model_dump()))
 
 
 @api.patch("/<int:user_id>", responses={200: UserOut})
@@ -70,8 +75,7 @@ async def replace(path: UserPath, body: UserIn) -> Shown:
 @versioned
 async def change(path: UserPath, body: UserChanges) -> Shown:
     """Change a part of a user."""
-    changes = body.model_dump(exclude_unset=True)
-    return _all_of(await logic.change(path.user_id, changes, _users, expected=expected()))
+    return _all_of(await _change(path.user_id, body.model_dump(exclude_unset=True)))
 
 
 @api.delete("/<int:user_id>", responses={204: None})
@@ -80,7 +84,22 @@ async def change(path: UserPath, body: UserChanges) -> Shown:
 async def remove(path: UserPath) -> tuple[str, int]:
     """Remove a user."""
     await logic.remove(path.user_id, _users, expected=expected())
+    await cache.invalidate(tag_of(path.user_id))
     return "", 204
+
+
+async def _change(user_id: int, changes: Mapping[str, str]) -> User:
+    user = await logic.change(user_id, changes, _users, expected=expected())
+    # The others will hear of it by the outbox. Whoever has made the change and asks here again finds it at once.
+    await cache.invalidate(tag_of(user_id))
+    return user
+
+
+# That somebody is not there is not kept: it changes without an event.
+@cached(tags=lambda user_id: (tag_of(user_id),), negative=0)
+async def _kept(user_id: int) -> Any:
+    """A user, as the cache can keep it. Raises: NotFound."""
+    return _KEPT.dump_python(await logic.read(user_id, _users), mode="json")
 
 
 def _all_of(user: User, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Shown:
