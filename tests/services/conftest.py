@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import shutil
 import socket
@@ -167,9 +168,11 @@ async def served(process: Process, listener: socket.socket) -> AsyncIterator[Cal
         await stop()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
+    """Wait until `condition`, plain or async, says something true."""
+    async with asyncio.timeout(seconds):
         for _ in itertools.count():
-            if condition():
+            answer = condition()
+            if await answer if inspect.isawaitable(answer) else answer:
                 return
             await asyncio.sleep(0.005)

@@ -1,51 +1,17 @@
+"""Orders over HTTP, with users and inventory as they really are."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 
-from app.services.orders.models import orders as table
 from app.services.orders.models import requests
-from tests.services.conftest import Running, Start, until
-
-TEA = {"sku": "tea-earl-grey", "quantity": 2}
-
-
-@dataclass(frozen=True)
-class Shop:
-    users: Running
-    inventory: Running
-    orders: Running
-
-    async def order(self, status: int = 201, **changes: Any) -> Any:
-        return await self.orders.ask("POST", "/orders", status, json={"user_id": 7, "items": [TEA], **changes})
-
-    async def available(self, sku: str = "tea-earl-grey") -> int:
-        return int((await self.inventory.get(f"/inventory/{sku}"))["available"])
-
-    async def written(self) -> int:
-        """How many orders are written down, seen or not."""
-        async with self.orders.database.reading() as session:
-            return int((await session.execute(select(func.count()).select_from(table))).scalar_one())
-
-    async def until_gone(self, service: str) -> None:
-        """Wait until the orders service has heard that the last instance of `service` has left."""
-        resources = self.orders.process.resources
-        assert resources is not None
-        instances: Callable[[], object] = lambda: not resources.mesh.directory.instances(service)  # noqa: E731
-        await until(instances)
-
-    async def until_there(self, service: str) -> None:
-        """Wait until the orders service has heard of an instance of `service`."""
-        resources = self.orders.process.resources
-        assert resources is not None
-        directory = resources.mesh.directory
-        await until(lambda: directory.instances(service))
+from tests.services.conftest import Start
+from tests.services.orders.shop import TEA, Shop
 
 
 @pytest.fixture
@@ -53,126 +19,134 @@ async def shop(start: Start) -> Shop:
     return Shop(await start("users"), await start("inventory"), await start("orders"))
 
 
-async def test_an_order_is_placed_read_and_cancelled(shop: Shop) -> None:
+async def test_an_order_is_accepted_then_confirmed_read_and_cancelled(shop: Shop) -> None:
     body = {"user_id": 7, "items": [TEA, {"sku": "mug-stoneware", "quantity": 1}]}
     placed = await shop.orders.client.post("/orders", json=body)
-    assert placed.status_code == 201, placed.text
+    assert placed.status_code == 202, placed.text
     order, path = placed.json(), placed.headers["location"]
     assert path == f"/orders/{order['id']}"
-    assert list(order) == ["id", "user_id", "state", "items", "created_at"]
-    assert (order["user_id"], order["state"], order["items"]) == (7, "confirmed", body["items"])
-    assert await shop.orders.get(path) == order
+    assert "preference-applied" not in placed.headers
+    assert list(order) == ["id", "user_id", "state", "items", "created_at", "rejection"]
+    assert (order["user_id"], order["state"], order["items"], order["rejection"]) == (7, "pending", body["items"], None)
+
+    assert await shop.settled(order["id"]) == {**order, "state": "confirmed"}
     assert await shop.available() == 9_998
 
     for _ in range(2):
         assert await shop.orders.ask("POST", f"{path}/cancel", 200) == {**order, "state": "cancelled"}
     await shop.orders.ask("DELETE", path, 204)
-    assert await shop.available() == 10_000
+    await shop.until_available(10_000)
     assert (await shop.orders.get(path))["state"] == "cancelled"
 
 
+async def test_who_prefers_to_wait_hears_of_the_confirmation(shop: Shop) -> None:
+    placed = await shop.orders.client.post(
+        "/orders", json={"user_id": 7, "items": [TEA]}, headers={"Prefer": "respond-async, wait=20"}
+    )
+    assert (placed.status_code, placed.json()["state"]) == (201, "confirmed")
+    assert placed.headers["preference-applied"] == "wait=20"
+    assert await shop.orders.get(placed.headers["location"]) == placed.json()
+
+
 async def test_an_order_can_be_cancelled_by_delete(shop: Shop) -> None:
-    order = await shop.order()
+    order = await shop.confirmed()
     await shop.orders.ask("DELETE", f"/orders/{order['id']}", 204)
     assert (await shop.orders.get(f"/orders/{order['id']}"))["state"] == "cancelled"
-    assert await shop.available() == 10_000
+    await shop.until_available(10_000)
 
 
 async def test_an_unknown_user_is_named_and_nothing_is_written(shop: Shop) -> None:
     for user_id in (101, 2**63 - 1):
         problem = await shop.order(422, user_id=user_id)
         assert [error["path"] for error in problem["errors"]] == ["body.user_id"]
-    assert (await shop.written(), await shop.available()) == (0, 10_000)
+    assert await shop.states() == []
 
 
 async def test_an_unknown_item_is_named_by_its_place(shop: Shop) -> None:
-    problem = await shop.order(422, items=[TEA, {"sku": "no-such-tea", "quantity": 1}])
+    problem = await shop.order(422, wait=20, items=[TEA, {"sku": "no-such-tea", "quantity": 1}])
     assert problem["code"] == "invalid_input"
     assert [error["path"] for error in problem["errors"]] == ["body.items.1.sku"]
-    assert (await shop.written(), await shop.available()) == (0, 10_000)
+    assert (await shop.states(), await shop.available()) == (["rejected"], 10_000)
 
 
 async def test_what_is_out_of_stock_is_a_conflict(shop: Shop) -> None:
-    problem = await shop.order(409, items=[TEA, {"sku": "tea-gyokuro", "quantity": 1}])
+    problem = await shop.order(409, wait=20, items=[TEA, {"sku": "tea-gyokuro", "quantity": 1}])
     assert (problem["code"], problem["skus"]) == ("out_of_stock", ["tea-gyokuro"])
-    assert (await shop.written(), await shop.available()) == (0, 10_000)
+    assert problem["shortages"] == [{"sku": "tea-gyokuro", "requested": 1, "available": 0}]
+    assert (await shop.states(), await shop.available()) == (["rejected"], 10_000)
 
 
-@pytest.mark.parametrize("away", ["users", "inventory"])
+async def test_who_does_not_wait_finds_the_reason_with_the_order(shop: Shop) -> None:
+    order = await shop.order(items=[TEA, {"sku": "tea-gyokuro", "quantity": 1}])
+    found = await shop.settled(order["id"])
+    assert found["state"] == "rejected"
+    assert found["rejection"] == {
+        "code": "out_of_stock",
+        "detail": "Out of stock: tea-gyokuro",
+        "skus": ["tea-gyokuro"],
+        "shortages": [{"sku": "tea-gyokuro", "requested": 1, "available": 0}],
+    }
+    assert (await shop.orders.get("/orders"))["items"] == [found]
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known to be away", "not known yet"])
-async def test_a_peer_that_is_away_makes_orders_unavailable_for_now(shop: Shop, away: str, known: bool) -> None:
-    await getattr(shop, away).stop()
+async def test_without_users_orders_are_unavailable_for_now(shop: Shop, known: bool) -> None:
+    await shop.users.stop()
     if known:
-        await shop.until_gone(away)
+        await shop.until_gone("users")
     answer = await shop.orders.client.post("/orders", json={"user_id": 7, "items": [TEA]})
     assert answer.status_code == 503, answer.text
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (await shop.orders.get("/orders"))["items"] == []
-
-
-async def test_an_order_is_not_cancelled_while_the_inventory_is_away(shop: Shop) -> None:
-    order = await shop.order()
-    await shop.inventory.stop()
-    await shop.orders.ask("POST", f"/orders/{order['id']}/cancel", 503)
-    assert (await shop.orders.get(f"/orders/{order['id']}"))["state"] == "cancelling"
+    assert await shop.states() == []
 
 
 async def test_of_many_orders_for_the_last_kettles_none_is_sold_twice(shop: Shop) -> None:
     await shop.inventory.ask("PATCH", "/inventory/kettle-cast-iron", 200, json={"available": 5})
     body = {"user_id": 7, "items": [{"sku": "kettle-cast-iron", "quantity": 1}]}
-    answers = await asyncio.gather(*(shop.orders.client.post("/orders", json=body) for _ in range(20)))
+    wait = {"Prefer": "wait=20"}
+    answers = await asyncio.gather(*(shop.orders.client.post("/orders", json=body, headers=wait) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 15
     assert await shop.available("kettle-cast-iron") == 0
-    assert await shop.written() == 5
+    assert sorted(await shop.states()) == ["confirmed"] * 5 + ["rejected"] * 15
 
 
 async def test_an_order_that_is_placed_twenty_times_by_mistake_is_placed_once(shop: Shop) -> None:
     body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
     wishes = [shop.orders.client.post("/orders", json=body, headers=key) for _ in range(20)]
     answers = await asyncio.gather(*wishes)
-    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {answer.status_code for answer in answers} <= {202, 409}
     again = await shop.orders.client.post("/orders", json=body, headers=key)
-    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
-    assert {answer.content for answer in answers if answer.status_code == 201} == {again.content}
-    assert again.headers["etag"] == (await shop.orders.client.get(again.headers["location"])).headers["etag"]
-    assert (await shop.written(), await shop.available()) == (1, 9_998)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (202, "true")
+    assert {answer.content for answer in answers if answer.status_code == 202} == {again.content}
+    assert (await shop.settled(again.json()["id"]))["state"] == "confirmed"
+    assert (await shop.states(), await shop.available()) == (["confirmed"], 9_998)
 
 
 async def test_an_order_whose_process_died_before_it_could_say_so_is_found_again(shop: Shop) -> None:
-    body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
-    first = await shop.orders.client.post("/orders", json=body, headers=key)
+    body, headers = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k", "Prefer": "wait=20"}
+    first = await shop.orders.client.post("/orders", json=body, headers=headers)
     # As a process leaves it that is killed between the order and its reply, once its lease has run out.
     async with shop.orders.database.session() as session:
         await session.execute(update(requests).values(status=None, leased_until=datetime.now(UTC)))
-    again = await shop.orders.client.post("/orders", json=body, headers=key)
+    again = await shop.orders.client.post("/orders", json=body, headers=headers)
     assert (again.status_code, again.content) == (201, first.content)
     assert again.headers["etag"] == first.headers["etag"]
     assert "idempotency-replayed" not in again.headers
-    assert (await shop.written(), await shop.available()) == (1, 9_998)
-
-
-async def test_an_order_can_be_placed_when_the_inventory_is_back(shop: Shop, start: Start) -> None:
-    body, key = {"user_id": 7, "items": [TEA]}, {"Idempotency-Key": "k"}
-    await shop.inventory.stop()
-    away = await shop.orders.client.post("/orders", json=body, headers=key)
-    assert away.status_code == 503, away.text
-    back = replace(shop, inventory=await start("inventory"))
-    await back.until_there("inventory")
-    placed = await back.orders.client.post("/orders", json=body, headers=key)
-    assert placed.status_code == 201, placed.text
-    assert await back.available() == 9_998
+    assert (await shop.states(), await shop.available()) == (["confirmed"], 9_998)
 
 
 async def test_an_order_that_has_changed_since_is_not_cancelled(shop: Shop) -> None:
-    placed = await shop.orders.client.post("/orders", json={"user_id": 7, "items": [TEA]})
-    path, seen = placed.headers["location"], placed.headers["etag"]
+    accepted = await shop.orders.client.post("/orders", json={"user_id": 7, "items": [TEA]})
+    path, before = accepted.headers["location"], accepted.headers["etag"]
+    await shop.settled(accepted.json()["id"])
+    seen = (await shop.orders.client.get(path)).headers["etag"]
     assert (await shop.orders.client.get(path, headers={"If-None-Match": seen})).status_code == 304
     for method, suffix in (("POST", "/cancel"), ("DELETE", "")):
-        for condition in ('"1"', f"W/{seen}"):
+        for condition in (before, f"W/{seen}"):
             problem = await shop.orders.ask(method, path + suffix, 412, headers={"If-Match": condition})
             assert problem["code"] == "precondition_failed"
-    assert await shop.available() == 9_998
+    assert await shop.states() == ["confirmed"]
     headers = {"If-Match": seen, "Idempotency-Key": "c"}
     cancelled = await shop.orders.client.post(f"{path}/cancel", headers=headers)
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
@@ -180,7 +154,13 @@ async def test_an_order_that_has_changed_since_is_not_cancelled(shop: Shop) -> N
     # It is not what it was; but who asks for the same once more hears the same.
     await shop.orders.ask("DELETE", path, 412, headers={"If-Match": seen})
     assert (await shop.orders.client.post(f"{path}/cancel", headers=headers)).content == cancelled.content
-    assert await shop.available() == 10_000
+
+
+async def test_a_rejected_order_cannot_be_cancelled(shop: Shop) -> None:
+    await shop.order(409, wait=20, items=[{"sku": "tea-gyokuro", "quantity": 1}])
+    for method, path in (("POST", "/orders/1/cancel"), ("DELETE", "/orders/1")):
+        await shop.orders.ask(method, path, 409)
+    assert await shop.states() == ["rejected"]
 
 
 async def test_orders_are_listed_by_user_and_page(shop: Shop) -> None:
@@ -218,7 +198,7 @@ async def test_a_bad_order_is_refused_by_its_field_and_leaves_nothing(shop: Shop
     for changes, path in BAD.values():
         problem = await shop.order(422, **changes)
         assert [error["path"] for error in problem["errors"]] == [path]
-    assert (await shop.written(), await shop.available()) == (0, 10_000)
+    assert await shop.states() == []
 
 
 async def test_a_bad_query_is_refused_by_its_parameter(shop: Shop) -> None:
