@@ -30,7 +30,8 @@ def commands(edge: str, *, redis_url: str, settings: RegistrySettings, token_com
     sku = _a_sku(edge) if {"/users", "/orders", "/inventory"} <= prefixes else None
     if sku is not None:
         order = json.dumps({"user_id": 7, "items": [{"sku": sku, "quantity": QUANTITY}]})
-        found.append(f"curl -X POST {edge}/orders {bearer} -H 'Content-Type: application/json' -d '{order}'")
+        wait = "-H 'Prefer: wait=2'"
+        found.append(f"curl -X POST {edge}/orders {bearer} {wait} -H 'Content-Type: application/json' -d '{order}'")
     return found
 
 

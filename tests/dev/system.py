@@ -55,10 +55,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def ask(url: str, *, method: str = "GET", json_body: Any = None, token: str | None = None) -> Answer:
+def ask(
+    url: str, *, method: str = "GET", json_body: Any = None, token: str | None = None, prefer: str | None = None
+) -> Answer:
     """One HTTP request; an error status is an answer too."""
     data = None if json_body is None else json.dumps(json_body).encode()
     headers = {"Content-Type": "application/json"} | ({} if token is None else bearer(token))
+    headers |= {} if prefer is None else {"Prefer": prefer}
     request = urllib.request.Request(url, data=data, method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
@@ -175,9 +178,9 @@ class System:
                 text=True,
             )
 
-    def ask(self, path: str, *, method: str = "GET", json_body: Any = None) -> Answer:
+    def ask(self, path: str, *, method: str = "GET", json_body: Any = None, prefer: str | None = None) -> Answer:
         """Ask as an administrator."""
-        return ask(self.url + path, method=method, json_body=json_body, token=self.token())
+        return ask(self.url + path, method=method, json_body=json_body, token=self.token(), prefer=prefer)
 
     def token(self) -> str:
         """What the demo's client gets: it may do what an administrator may."""

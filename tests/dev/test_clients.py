@@ -233,12 +233,12 @@ def test_what_identity_has_given_counts_while_it_is_away(running: System) -> Non
     bearer = {"Authorization": f"Bearer {mine}"}
     [item, *_] = [each for each in running.ask("/inventory").body["items"] if each["available"] >= 10]
     order = {"user_id": 7, "items": [{"sku": item["sku"], "quantity": 1}]}
-    assert httpx.post(f"{running.url}/orders", json=order, headers=bearer).status_code == 201
+    assert httpx.post(f"{running.url}/orders", json=order, headers=bearer).status_code == 202
     [identity] = [process for process in running.state().processes if process.service == "identity"]
     running.stand_still(identity)
     try:
         # Keys, verified tokens and our own tokens are at hand: nothing waits for identity.
         for _ in range(5):
-            assert httpx.post(f"{running.url}/orders", json=order, headers=bearer).status_code == 201
+            assert httpx.post(f"{running.url}/orders", json=order, headers=bearer).status_code == 202
     finally:
         running.go_on(identity)

@@ -52,7 +52,7 @@ def test_a_token_of_user_7_opens_what_is_theirs(running: System) -> None:
     mine = token(running)
     assert ask(f"{running.url}/users/7").body == {"id": 7, "name": "User7"}
     assert ask(f"{running.url}/users/7", token=mine).body["email"] == "user7@example.com"
-    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 201
+    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 202
     assert ask(f"{running.url}/users", token=mine).status == 403
 
 
@@ -68,7 +68,7 @@ def test_what_up_prints_can_be_pasted_into_a_shell(running: System) -> None:
     commands = [line.strip() for line in running.said().splitlines() if line.strip().startswith("curl")]
     assert len(commands) == 3
     # Not every machine has curl: the shell is to show what it would be told, a word a line.
-    for pasted, headers in zip(commands, (0, 1, 2), strict=True):
+    for pasted, headers in zip(commands, (0, 1, 3), strict=True):
         shown = subprocess.run(
             ["sh", "-c", f"curl() {{ printf '%s\\n' \"$@\"; }}\n{pasted}"],
             env=user_environment(), capture_output=True, text=True, timeout=60, check=True,
@@ -78,9 +78,10 @@ def test_what_up_prints_can_be_pasted_into_a_shell(running: System) -> None:
         bearers = [word.removeprefix("Authorization: Bearer ") for word in words if "Bearer" in word]
         url = next(word for word in words if word.startswith(running.url))
         body = json.loads(words[-1]) if "-d" in words else None
-        answer = ask(
-            url, method="POST" if "POST" in words else "GET", json_body=body, token=bearers[0] if bearers else None
-        )
+        prefer = next((word.removeprefix("Prefer: ") for word in words if word.startswith("Prefer: ")), None)
+        bearer = bearers[0] if bearers else None
+        method = "POST" if "POST" in words else "GET"
+        answer = ask(url, method=method, json_body=body, token=bearer, prefer=prefer)
         assert answer.status == (201 if body else 200)
 
 
@@ -123,11 +124,11 @@ def test_a_services_secret_is_rotated_without_losing_an_order(running: System) -
     rotated = running.typed("client", "rotate", "orders", "--overlap", "600")
     assert rotated.returncode == 0
     assert known(running).clients["orders"] == rotated.stdout.strip() != before
-    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 201
+    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 202
     # Now the running process has none that counts; the next one is told the newest.
     assert running.typed("client", "rotate", "orders", "--overlap", "0").returncode == 0
     assert running.mesh("rollout", "orders").returncode == 0
-    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 201
+    assert ask(f"{running.url}/orders", method="POST", json_body=an_order(running), token=mine).status == 202
 
 
 def test_the_secrets_are_nowhere_but_in_their_file(running: System) -> None:

@@ -46,8 +46,9 @@ def test_the_example_of_every_tutorial_answers_through_the_gateway(running: Syst
 
 def test_an_order_passes_through_three_services(running: System) -> None:
     sku = next(item["sku"] for item in running.ask("/inventory").body["items"] if item["available"] >= 2)
-    order = running.ask("/orders", method="POST", json_body={"user_id": 7, "items": [{"sku": sku, "quantity": 2}]})
-    assert order.status == 201
+    body = {"user_id": 7, "items": [{"sku": sku, "quantity": 2}]}
+    order = running.ask("/orders", method="POST", json_body=body, prefer="wait=9")
+    assert (order.status, order.body["state"], order.headers["preference-applied"]) == (201, "confirmed", "wait=9")
     assert running.ask(order.headers["location"]).body["user_id"] == 7
 
 

@@ -1,4 +1,4 @@
-"""What the databases say when all is over: who ordered what, and how often."""
+"""What the databases say when all is over: who ordered what, how often, and what is held for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.dev.system import until
 from tests.faults import kinds
 from tests.faults.journal import Journal, Outcome
 
@@ -16,10 +17,9 @@ LEDGER = "toy.ledger"
 
 Order = tuple[int, str, int]
 
-_VISIBLE = "('confirmed', 'cancelling', 'cancelled')"
-_ORDERS = f"""
+_ORDERS = """
     SELECT orders.user_id, order_lines.sku, order_lines.quantity
-    FROM orders JOIN order_lines ON order_lines.order_id = orders.id WHERE orders.state IN {_VISIBLE}
+    FROM orders JOIN order_lines ON order_lines.order_id = orders.id WHERE orders.state = 'confirmed'
 """
 
 
@@ -30,7 +30,7 @@ class Books:
         self._data_dir = data_dir
 
     def orders(self) -> Counter[Order]:
-        """How often each order was placed."""
+        """How often each order was placed, and confirmed."""
         return Counter(tuple(row) for row in self._rows("orders", _ORDERS))
 
     def writes(self) -> Counter[int]:
@@ -39,10 +39,12 @@ class Books:
         return Counter(int(line) for line in ledger.read_text().split()) if ledger.exists() else Counter()
 
     def audit(self, journal: Journal) -> list[str]:
-        """What is wrong: done twice, lost, or an order without its reservation.
+        """What is wrong: done twice, lost, an order without its reservation, or a reservation without its order.
 
-        What was not answered with success may have happened or not; it has never happened twice.
+        It waits until every order has come to its end. What was not answered with success may have happened or not; it
+        has never happened twice.
         """
+        until("every order has come to its end", lambda: not self._rows("orders", _PENDING))
         orders, writes = self.orders(), self.writes()
         wrong = [_wrong(outcome, orders[_key(outcome.number)]) for outcome in journal.of_kind("order")]
         wrong += [_wrong(outcome, writes[outcome.number]) for outcome in journal.of_kind("write")]
@@ -51,7 +53,8 @@ class Books:
     def _unreserved(self) -> list[str]:
         held = {reference for (reference,) in self._rows("inventory", _HELD)}
         confirmed = {reference for (reference,) in self._rows("orders", _CONFIRMED)}
-        return [f"the order with reference {reference} has no reservation" for reference in sorted(confirmed - held)]
+        words = [f"the order with reference {reference} has no reservation" for reference in sorted(confirmed - held)]
+        return words + [f"for the reference {reference} stock is held in vain" for reference in sorted(held - confirmed)]
 
     def _rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         path = self._data_dir / f"{service}.sqlite3"
@@ -59,6 +62,7 @@ class Books:
             return connection.execute(query).fetchall()
 
 
+_PENDING = "SELECT id FROM orders WHERE state = 'pending' LIMIT 1"
 _HELD = "SELECT order_ref FROM inventory_reservations WHERE state = 'held'"
 _CONFIRMED = "SELECT reference FROM orders WHERE state = 'confirmed'"
 

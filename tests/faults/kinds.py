@@ -72,7 +72,7 @@ def _anything(number: int, status: int, body: Any) -> bool:
 
 KINDS = {
     "user": Kind(lambda n: Request("GET", f"/users/{_user(n)}"), frozenset({200}), _is_user),
-    "order": Kind(lambda n: Request("POST", "/orders", order(n)), frozenset({201}), _is_order),
+    "order": Kind(lambda n: Request("POST", "/orders", order(n)), frozenset({202}), _is_order),
     "echo": Kind(lambda n: Request("GET", f"/toy/echo/{n}"), frozenset({200}), _says_number),
     "write": Kind(lambda n: Request("POST", f"/toy/echo/{n}", {}), frozenset({200}), _says_number),
     "ask": Kind(lambda n: Request("GET", f"/toy/ask/{n}"), frozenset({200}), _says_number),

@@ -11,7 +11,7 @@ class Pace:
     """One form of the suite.
 
     Args:
-        settings: environment of the system; empty for the settings as delivered.
+        settings: environment of the system; what is not there is as delivered.
         lease_seconds, heartbeat_seconds, poll_seconds: what they come to.
         warm_seconds: load before anything breaks, which is also what a fault is compared with.
         after_seconds: load after all is well again.
@@ -81,4 +81,6 @@ LONG = Pace(
     lease_seconds=15.0,
     heartbeat_seconds=5.0,
     poll_seconds=5.0,
+    # Nobody confirms an order while Redis is away, and here that is as long as an order may take.
+    settings={"MESH_ORDERS__TIMEOUT_SECONDS": "300"},
 )
