@@ -39,8 +39,9 @@ _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ce
 
 Kind = Literal["single", "sentinel", "cluster"]
 
-# What a client raises when Redis is away, hung, or refuses; a cluster's client does not stick to redis-py's own tree.
-FAILURES: Final = (redis.RedisError, RedisClusterException, OSError, TimeoutError)
+# What a client raises when Redis is away, hung, or refuses; a cluster's client does not stick to redis-py's own tree, and
+# uvloop says RuntimeError to who writes to a connection that was reset a moment ago.
+FAILURES: Final = (redis.RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ _AWAY = (
     redis.exceptions.ClusterError,
     redis.exceptions.RedisClusterException,
     OSError,
+    # uvloop's, to who writes to a connection that was reset a moment ago.
+    RuntimeError,
 )
 
 

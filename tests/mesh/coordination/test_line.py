@@ -3,15 +3,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+import uvloop
 
 from app.dev.redis import Server
 from app.errors import Unavailable
 from app.mesh.coordination import Line, open_line
 from app.mesh.coordination.line import Script
 from app.mesh.coordination.line import load as load_script
+from tests.faults import proxy
 from tests.mesh import actors
 from tests.mesh.actors import until
 
@@ -29,6 +33,28 @@ async def test_a_script_that_redis_has_forgotten_is_sent_again(private_redis: Se
 def test_a_script_is_known_by_its_own_digest() -> None:
     script = load_script("app.mesh.coordination", "release")
     assert script.sha == redis.Redis().register_script(script.source).sha
+
+
+def test_connections_that_are_reset_at_any_moment_are_told_as_a_redis_that_is_away(private_redis: Server) -> None:
+    """On the loop that serves in production, which says so in another way than the standard one."""
+
+    async def ask(line: Line) -> None:
+        with suppress(Unavailable):
+            await line.run(ECHO, (), ("a",))
+
+    async def run() -> None:
+        at = urlsplit(private_redis.url)
+        with proxy.to("127.0.0.1", at.port or 0) as far:
+            url = private_redis.url.replace(f":{at.port}", f":{far.port}")
+            for _ in range(20):
+                # A line of its own each time: one that was lost waits before it tries again.
+                async with open_line(url, timeout_seconds=2.0) as line:
+                    await asyncio.gather(*(ask(line) for _ in range(30)))
+                    resetting = asyncio.create_task(asyncio.to_thread(far.reset))
+                    while not resetting.done():
+                        await asyncio.gather(*(ask(line) for _ in range(5)))
+
+    uvloop.run(run())
 
 
 async def test_replies_do_not_cross_when_callers_are_cancelled(line: Line) -> None:
