@@ -54,7 +54,9 @@ class Books:
         held = {reference for (reference,) in self._rows("inventory", _HELD)}
         confirmed = {reference for (reference,) in self._rows("orders", _CONFIRMED)}
         words = [f"the order with reference {reference} has no reservation" for reference in sorted(confirmed - held)]
-        return words + [f"for the reference {reference} stock is held in vain" for reference in sorted(held - confirmed)]
+        return words + [
+            f"for the reference {reference} stock is held in vain" for reference in sorted(held - confirmed)
+        ]
 
     def _rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         path = self._data_dir / f"{service}.sqlite3"

@@ -80,7 +80,7 @@ async def test_a_refusal_takes_nothing_and_what_else_is_in_its_transaction_stays
     inbox = Inbox(database, outbox.tables.inbox)
     async with database.session() as session:
         await inbox.record(session, "event-1", NOW)
-        await reserve(placed(**wish), session)
+        await reserve(placed("r1", **wish), session)
     assert (await left(database), await held(database, "r1")) == (FULL, None)
     assert await inbox.known(["event-1"]) == {"event-1"}
     [refused] = await published(database, outbox)

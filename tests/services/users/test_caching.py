@@ -53,8 +53,8 @@ async def until_told(client: client_library.Redis, keys: Keys, new: str) -> None
     """Wait until the rename stands in a stream, where others may read of it."""
 
     def told() -> bool:
-        entries = [entry for partition in range(8) for entry in client.xrange(keys.events("users", partition))]
-        return any(f'"{new}"'.encode() in fields[b"event"] for _, fields in entries)
+        found: list[Any] = [client.xrange(keys.events("users", partition)) for partition in range(8)]
+        return any(f'"{new}"'.encode() in fields[b"event"] for entries in found for _, fields in entries)
 
     await until(told)
 
