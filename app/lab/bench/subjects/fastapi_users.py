@@ -51,8 +51,8 @@ async def find(user_id: int, database: AsyncSession) -> Profile:
 def make(url: str) -> Any:
     app = FastAPI(title="lab")
 
-    @app.get("/users/{user_id}")
     async def read(user_id: int, database: Annotated[AsyncSession, Depends(session)]) -> Profile:
         return await find(user_id, database)
 
+    app.add_api_route("/users/{user_id}", read, methods=["GET"])
     return app

@@ -20,7 +20,6 @@ def make(url: str) -> Any:
     cache = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
     prefix = os.environ["MESH_REGISTRY__NAMESPACE"]
 
-    @app.get("/users/{user_id}")
     async def read(user_id: int) -> Profile:
         key = f"{prefix}:user:{user_id}"
         kept = await cache.get(key)
@@ -31,4 +30,5 @@ def make(url: str) -> Any:
         await cache.set(key, profile.model_dump_json(), ex=_SECONDS)
         return profile
 
+    app.add_api_route("/users/{user_id}", read, methods=["GET"])
     return app
