@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +69,9 @@ class Shop:
                 victims = [p for p in self.world.replicas(*KILLED) if p.stage == "serving"]
                 if victims:
                     victim = rng.choice(victims)
-                    self.world.signal(victim, signal.SIGKILL)
-                    killed.append(f"{victim.service}-{victim.number}")
+                    with suppress(ProcessLookupError):  # on its way out already
+                        self.world.signal(victim, signal.SIGKILL)
+                        killed.append(f"{victim.service}-{victim.number}")
 
         thread = threading.Thread(target=kill, name="killer", daemon=True)
         thread.start()
@@ -117,11 +119,13 @@ def test_orders_and_stock_balance_while_processes_are_killed_and_redis_forgets(
     orders = pace.chaos_orders
     stock = shop.stock_for(orders)
     shoppers = Shoppers(shop.world.url, shop.world.token, run=f"chaos-{time.time():.0f}")
-    forgetting = threading.Thread(target=_forget_in_the_middle, args=(shop, shoppers, orders))
-    with shop.killing(pace.chaos_seconds, seed=5) as killed:
-        forgetting.start()
-        shoppers.shop(orders)
-        forgetting.join()
+    with shop.killing(pace.chaos_seconds, seed=5) as killed, ThreadPoolExecutor(1) as aside:
+        shopping = aside.submit(shoppers.shop, orders)
+        # From this thread: what a thread has started on a leash ends with it.
+        until("half of the orders are placed", lambda: len(shoppers.placed) > orders // 2 or shopping.done())
+        shop.server.kill()
+        shop.server.start()
+        shopping.result()
 
     def balance() -> list[str]:
         return shop.ledger().wrong(placed=shoppers.placed, cancelled=frozenset(shoppers.cancelled), stock=stock)
@@ -136,11 +140,3 @@ def test_orders_and_stock_balance_while_processes_are_killed_and_redis_forgets(
         )
     assert read.states()["rejected"] > 0
     assert read.states()["confirmed"] > orders / 2
-
-
-def _forget_in_the_middle(shop: Shop, shoppers: Shoppers, orders: int) -> None:
-    until_half = orders // 2
-    while len(shoppers.placed) < until_half:
-        time.sleep(0.05)
-    shop.server.kill()
-    shop.server.start()
