@@ -26,7 +26,7 @@ class Backoff:
 
     first_seconds: float = 0.2
     longest_seconds: float = 10.0
-    steady_seconds: float = 10.0
+    steady_seconds: float = 3.0
 
     def crashes(self, before: int, lived_seconds: float) -> int:
         """Crashes in a row, now that one more process has ended after `lived_seconds`."""
