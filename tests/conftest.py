@@ -31,7 +31,10 @@ import structlog
 from app.dev import redis as embedded_redis
 from app.telemetry import logs
 from tests import postgres as embedded_postgres
+from tests.beside import pytest_collection_modifyitems
 from tests.tokens import TestIssuer
+
+__all__ = ["pytest_collection_modifyitems"]
 
 _Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 
@@ -48,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests away from what the developer has: settings of the shell, data of the project folder."""
-    for name in [name for name in os.environ if name.startswith("MESH_") and name != "MESH_TEST_EMBEDDED"]:
+    for name in [name for name in os.environ if name.startswith("MESH_") and not name.startswith("MESH_TEST_")]:
         del os.environ[name]
     # Whoever is started in the background of a shell ignores SIGINT, and so do its children: here Ctrl-C is a subject.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -30,7 +30,7 @@ from app.mesh.registry.record import Load
 from app.mesh.registry.runner import BlockingRegistry
 from app.settings import RegistrySettings, load
 from app.web import server
-from tests.dev.system import Answer, System, until
+from tests.dev.system import Answer, System, first_port, until
 from tests.mesh.actors import instance
 
 ROOT = Path(__file__).parent.parent
@@ -165,7 +165,7 @@ StartHello = Callable[..., Hello]
 @pytest.fixture
 def start_hello(with_hello: Path, redis_url: str, namespace: str) -> Iterator[StartHello]:
     started: list[subprocess.Popen[str]] = []
-    free = ports.free_from(17_000 + os.getpid() % 1000)
+    free = ports.free_from(first_port())
 
     def start(**environment: str) -> Hello:
         port = next(free)
@@ -207,7 +207,7 @@ def test_adding_a_service_is_adding_a_folder(system: System) -> None:
 def test_a_request_in_flight_is_answered_before_the_process_ends(
     with_hello: Path, redis_url: str, namespace: str
 ) -> None:
-    port = next(ports.free_from(17_000 + os.getpid() % 1000))
+    port = next(ports.free_from(first_port()))
     environment = {"MESH_PORT": str(port), "REDIS_URL": redis_url, "MESH_REGISTRY__NAMESPACE": namespace}
     process = run(with_hello, "hello", **environment)
     try:

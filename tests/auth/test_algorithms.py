@@ -45,7 +45,6 @@ def test_no_other_is_known(algorithm: str) -> None:
         (ECKey.import_key(P256.as_dict(), {"alg": "ES384"}), "ES256", False),
         (OKPKey.import_key(ED.as_dict(), {"alg": "EdDSA"}), "Ed25519", True),
     ],
-    ids=str,
 )
 def test_a_key_is_for_the_algorithm_of_its_kind(key: Any, algorithm: str, fitting: bool) -> None:
     assert fits(key, algorithm) is fitting

@@ -111,6 +111,15 @@ def user_environment(**more: str) -> dict[str, str]:
     return inherited | more
 
 
+def first_port() -> int:
+    """From where this process may look for free ports, as others do that run tests at the same time from elsewhere.
+
+    Below the kernel's own range, as a user would choose one: see app.dev.ports.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 18_000 + worker % 4 * 3_500 + os.getpid() % 300 * 10
+
+
 class System:
     """One data directory, and what runs on it.
 
@@ -124,8 +133,7 @@ class System:
         data_dir.parent.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self._token, self._token_until = "", float("-inf")
-        # Below the kernel's own range, as a user would choose one: see app.dev.ports.
-        self.port = next(ports.free_from(18_000 + os.getpid() % 1000 * 10))
+        self.port = next(ports.free_from(first_port()))
         self.url = f"http://127.0.0.1:{self.port}"
         self.foreground: subprocess.Popen[str] | None = None
 
