@@ -19,9 +19,10 @@ from app.settings import DataSettings
 
 SETTINGS = DataSettings(pool_size=5, pool_overflow=5, statement_timeout_seconds=30)
 SERVERS = {"postgresql": "postgres_url", "mysql": "mysql_url"}
+KINDS = ("sqlite", *SERVERS)
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+@pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database, on SQLite, PostgreSQL and MySQL or MariaDB in turn."""
     if request.param == "sqlite":

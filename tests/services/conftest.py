@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-import shutil
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +21,12 @@ from hypercorn.config import Config
 
 from app import service, settings
 from app.asgi import Process
-from app.data import Database, migrations
+from app.data import Database
 from app.settings import Settings
-from tests.data.databases import SETTINGS, database_url, server_url
+from tests.data import databases
+from tests.data.databases import database_url, server_url
+from tests.services import templates
+from tests.services.templates import Templates
 from tests.tokens import TestCredentials, TestIssuer, bearer
 
 __all__ = ["database_url", "server_url"]
@@ -31,7 +34,18 @@ __all__ = ["database_url", "server_url"]
 # Here all is plain HTTP: httpx would read the world's certificates for each client, in 25 ms.
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
+# Where every service is tested as a whole; elsewhere if the test or MESH_TEST_DATABASES says so.
+USUAL = ("sqlite", "postgresql")
+# A server's connections are shared with every other test that runs, and with other programs.
+POOL = {"pool_size": 2, "pool_overflow": 8}
+
 Migrate = Callable[[str], Awaitable[Database]]
+
+
+class Fresh(Protocol):
+    def __call__(self, name: str, *, seeded: bool) -> str:
+        """The URL of the database of the service `name`, with demo data if `seeded`; one of each service in a test."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,14 +84,60 @@ class Start(Protocol):
         """One more process of the service `name`; those of one service share its database. `changes` are settings."""
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that has a service's database on every kind that it is for."""
+    parametrized = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not parametrized:
+        metafunc.parametrize("backend", _kinds_for(metafunc), indirect=True)
+
+
+def _kinds_for(metafunc: pytest.Metafunc) -> tuple[str, ...]:
+    if chosen := os.environ.get("MESH_TEST_DATABASES"):
+        return tuple(chosen.split(","))
+    # Whole services are alike on all of them but for their queries, which have tests of their own: MySQL may be spared.
+    spared = "start" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_database") is None
+    return USUAL if spared else databases.KINDS
+
+
 @pytest.fixture
-async def migrated(database_url: str) -> AsyncIterator[Migrate]:
+def backend(request: pytest.FixtureRequest) -> str:
+    """The kind of database that the test is about."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(scope="session")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    yield from templates.of(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(scope="session")
+def on_postgresql(postgres_url: str) -> Iterator[Templates]:
+    yield from templates.of(postgres_url)
+
+
+@pytest.fixture(scope="session")
+def on_mysql(mysql_url: str) -> Iterator[Templates]:
+    yield from templates.of(mysql_url)
+
+
+@pytest.fixture
+def fresh(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Fresh:
+    made: Templates = request.getfixturevalue(f"on_{backend}")
+
+    def fresh(name: str, *, seeded: bool) -> str:
+        return made(name).fresh(tmp_path, seeded=seeded)
+
+    return fresh
+
+
+@pytest.fixture
+async def migrated(fresh: Fresh) -> AsyncIterator[Migrate]:
     """Gives a database with the tables of one service."""
     async with AsyncExitStack() as stack:
 
         async def migrate(name: str) -> Database:
-            await migrations.upgrade(service.load(name), database_url)
-            database = Database(database_url, SETTINGS)
+            database = Database(fresh(name, seeded=False), databases.SETTINGS)
             stack.push_async_callback(database.close)
             return database
 
@@ -86,56 +146,37 @@ async def migrated(database_url: str) -> AsyncIterator[Migrate]:
 
 @pytest.fixture
 async def start(
-    redis_url: str, namespace: str, tmp_path: Path, issuer: TestIssuer, templates: Path
+    redis_url: str, namespace: str, tmp_path: Path, issuer: TestIssuer, fresh: Fresh
 ) -> AsyncIterator[Start]:
-    """Starts services with demo data, each on a SQLite database of its own, until the test is over.
+    """Starts services with demo data, each on a database of its own, until the test is over.
 
     They believe `issuer`, and what they call gets tokens of it.
     """
+    urls: dict[str, str] = {}
     async with AsyncExitStack() as stack:
 
         async def start(name: str, **changes: Any) -> Running:
-            file = tmp_path / f"{name}.sqlite3"
+            if name not in urls:
+                urls[name] = fresh(name, seeded=True)
             common = {
                 "redis_url": redis_url,
                 "registry": {"namespace": namespace},
                 "auth": {"jwks_file": issuer.jwks_file},
-                "database_url": f"sqlite+aiosqlite:///{file}",
+                "data": POOL,
+                "database_url": urls[name],
                 "data_dir": tmp_path,
             }
             config = settings.load(**common | changes)
-            if not file.exists():
-                shutil.copy(await _template(name, templates), file)
             return await stack.enter_async_context(_running(name, config, issuer))
 
         yield start
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the services' fresh databases are kept, each made once."""
-    return tmp_path_factory.mktemp("templates")
-
-
-async def _template(name: str, folder: Path) -> Path:
-    """A database with the tables and the demo data of a service."""
-    file, this = folder / f"{name}.sqlite3", service.load(name)
-    if not file.exists():
-        config = settings.load(data_dir=folder)
-        await migrations.upgrade(this, config.database_url_of(name))
-        database = Database(config.database_url_of(name), SETTINGS)
-        if this.seed is not None:
-            await this.seed(database, config)
-        # The last connection to go writes everything into the one file.
-        await database.close()
-    return file
 
 
 @asynccontextmanager
 async def _running(name: str, config: Settings, issuer: TestIssuer) -> AsyncIterator[Running]:
     this = service.load(name)
     async with AsyncExitStack() as stack:
-        database = Database(config.database_url_of(name), SETTINGS)
+        database = Database(config.database_url_of(name), databases.SETTINGS)
         stack.push_async_callback(database.close)
         listener = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -13,6 +13,8 @@ from app.services.orders.models import requests
 from tests.services.conftest import Start
 from tests.services.orders.shop import TEA, Shop
 
+pytestmark = pytest.mark.every_database
+
 
 @pytest.fixture
 async def shop(start: Start) -> Shop:

@@ -17,6 +17,8 @@ from tests.services.orders.shop import TEA, Shop
 
 HURRY = {"orders": {"timeout_seconds": 0.2}}
 
+pytestmark = pytest.mark.every_database
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Redis]:

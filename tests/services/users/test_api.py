@@ -7,6 +7,8 @@ import pytest
 
 from tests.services.conftest import Running, Start
 
+pytestmark = pytest.mark.every_database
+
 ADA = {"name": "Ada", "email": "ada@example.com"}
 
 
