@@ -72,6 +72,7 @@ class Worker:
         self._open: set[tuple[str, str]] = set()
         self._done: dict[str, list[str]] = defaultdict(list)
         self._something_done = asyncio.Event()
+        self._flushing = asyncio.Lock()
         # Until we have seen the end of the streams, much of what comes may have been handled before.
         self._catching_up = True
 
@@ -197,18 +198,19 @@ class Worker:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _flush(self) -> None:
-        self._something_done.clear()
-        for stream, entries in list(self._done.items()):
-            for start in range(0, len(entries), MOST_OPEN):
-                try:
-                    await self._group.ack(stream, entries[start : start + MOST_OPEN])
-                except Unavailable:
-                    # What is not acknowledged is found in the inbox when it comes again.
-                    self._something_done.set()
-                    raise
-            del self._done[stream][: len(entries)]
-            if not self._done[stream]:
-                del self._done[stream]
+        # One at a time: two would take the same entries, and each would strike out as many.
+        async with self._flushing:
+            self._something_done.clear()
+            for stream, entries in list(self._done.items()):
+                while some := entries[:MOST_OPEN]:
+                    try:
+                        await self._group.ack(stream, some)
+                    except Unavailable:
+                        # What is not acknowledged is found in the inbox when it comes again.
+                        self._something_done.set()
+                        raise
+                    # Only these: what was done meanwhile stands behind them.
+                    del entries[: len(some)]
 
     async def _finish(self) -> None:
         try:
