@@ -156,4 +156,6 @@ def first() -> str:
 
 
 def _content(fields: Sequence[bytes]) -> bytes:
-    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"event", b"")
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    # What somebody else has written there is no event, and yet must not be taken for one that was trimmed away.
+    return named.get(b"event") or b" ".join(fields)

@@ -46,7 +46,9 @@ last: it grows even when ``fence`` is gone. Callers stand in ``rate`` as digests
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
+from typing import Literal, cast
 
 RETENTION_MS = 86_400_000
 FENCE_MS = 7 * RETENTION_MS
@@ -55,6 +57,26 @@ DEAD_MS = 90 * RETENTION_MS
 
 # A longer name of the application's own is cut to this, and its digest follows.
 _LONGEST_NAME = 200
+
+_EVENT_STREAM = re.compile(r"(?:(events|again):([a-z0-9_]+):(\d{1,4})|(dead):([a-z0-9_]+))")
+
+
+StreamKind = Literal["events", "again", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """What the key of a stream of events says.
+
+    Args:
+        name: the service that publishes, or the group that is to handle it.
+        partition: 0 where there is but one.
+    """
+
+    key: str
+    kind: StreamKind
+    name: str
+    partition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +169,25 @@ class Keys:
 
     def next_owner(self, group: str, partition: int) -> str:
         return f"{self.prefix}next:{group}:{partition}"
+    def partition_lock(self, group: str, partition: int) -> str:
+        """Who works on a partition of what `group` hears."""
+        return self.lock(partition_lease(group, partition))
+
+    def event_stream(self, key: str) -> EventStream | None:
+        """Read the key of a stream of events back; None if it is another one's."""
+        found = _EVENT_STREAM.fullmatch(key.removeprefix(self.prefix)) if key.startswith(self.prefix) else None
+        if found is None:
+            return None
+        kind, name, partition, dead, group = found.groups()
+        return EventStream(key, cast("StreamKind", dead or kind), name or group, int(partition or 0))
 
     def rate(self, name: str, caller_digest: str) -> str:
         return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"
+
+
+def partition_lease(group: str, partition: int) -> str:
+    """The name of the lease of a partition."""
+    return f"events:{group}:{partition}"
 
 
 def _bounded(name: str) -> str:
