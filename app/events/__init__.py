@@ -26,6 +26,9 @@ wishes         who would like to have a partition
 consumer       which partitions this process works on
 dead           dead letters: list, show, replay, drop
 survey         how far behind everybody is
+surveyor       asks Redis for that, and has a group forgotten
+tail           what is published, as it comes
+meter          how much waits, every few seconds
 catalogue      the AsyncAPI document
 wake           carries the news of a commit to the relay
 desk           one event: handled, tried again, or given up

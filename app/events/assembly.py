@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -19,18 +19,20 @@ from app.events.group import Group
 from app.events.handlers import Handlers
 from app.events.inbox import Inbox
 from app.events.ledger import Ledger
+from app.events.meter import Meter
 from app.events.observer import EventObserver, NullObserver
 from app.events.outbox import PUBLISHED, Outbox
 from app.events.relay import Invalidate, Relay
 from app.events.retention import Policy, Retention
 from app.events.retrying import RetryPolicy
 from app.events.streams import Streams
+from app.events.surveyor import Surveyor
 from app.events.wake import Waker
 from app.events.wishes import Wishes
 from app.events.worker import Worker
 from app.mesh.coordination import Coordination, Lease, PeriodicJob, open_line
 from app.mesh.coordination.line import Line
-from app.mesh.keys import Keys
+from app.mesh.keys import Keys, partition_lease
 from app.settings import EventSettings
 
 _log = telemetry.log("events")
@@ -38,6 +40,9 @@ _log = telemetry.log("events")
 BLOCK_SECONDS = 2.0
 # A relay that gives its lease back is followed this soon.
 LOOK_SECONDS = 0.5
+# What waits is measured with every so many looks at the streams, and counted so far.
+_MEASURE_CHECKS = 5
+_MEASURED_UP_TO = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +66,25 @@ class Surroundings:
     drain_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
 class Events:
-    """What this process does with events, for the management view."""
+    """What this process does with events, for the management view. Without any of them, it has none to send or handle."""
 
-    def __init__(self, relay: Relay | None, job: PeriodicJob | None, consumer: Consumer | None) -> None:
-        self._relay, self._job, self._consumer = relay, job, consumer
-
-    def __repr__(self) -> str:
-        return f"<Events {self._relay!r}, {self._consumer!r}>"
+    relay: Relay | None = None
+    job: PeriodicJob | None = None
+    consumer: Consumer | None = None
+    desk: Desk | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Plain facts."""
+        """Plain facts, and nothing of what is in the events."""
+        failure = None if self.desk is None else self.desk.last_failure
         return {
-            "relay": "none" if self._job is None else "leading" if self._job.leading else "following",
-            "partitions": [] if self._consumer is None else sorted(self._consumer.held),
+            "relay": "none" if self.job is None else "leading" if self.job.leading else "following",
+            "relay_trouble": None if self.relay is None else self.relay.trouble or None,
+            "streams": repr(self.relay),
+            "partitions": [] if self.consumer is None else sorted(self.consumer.held),
+            "open_handlers": 0 if self.desk is None else self.desk.open,
+            "last_error": None if failure is None else asdict(failure),
         }
 
 
@@ -94,7 +104,7 @@ async def open_events(
         Misconfigured: there is no database, or handlers without an outbox, whose tables they need.
     """
     if outbox is None and handlers is None:
-        yield Events(None, None, None)
+        yield Events()
         return
     if database is None or outbox is None:
         raise Misconfigured(f"Service {around.service}: events need models and an outbox")
@@ -115,10 +125,12 @@ async def open_events(
         waker = await stack.enter_async_context(opener.waker(relay, job))
         database.on_commit(lambda info: waker.wake() if PUBLISHED in info else None)
         await stack.enter_async_context(job)
-        consumer = None
+        await stack.enter_async_context(opener.meter(job, stack))
+        consumer = desk = None
         if handlers is not None and handlers.services:
-            consumer = await stack.enter_async_context(opener.consumer(handlers, stack))
-        yield Events(relay, job, consumer)
+            desk = opener.desk(handlers)
+            consumer = await stack.enter_async_context(opener.consumer(handlers, desk, stack))
+        yield Events(relay, job, consumer, desk)
 
 
 class _Opener:
@@ -134,19 +146,20 @@ class _Opener:
         observer: EventObserver,
     ) -> None:
         self._settings, self._around, self._database = settings, around, database
-        self._tables, self._line, self._observer = outbox.tables, line, observer
+        self._line, self._observer = line, observer
+        self._ledger = Ledger(database, outbox.tables)
+        self._inbox = Inbox(database, outbox.tables.inbox)
 
     def relay(self) -> Relay:
         settings, around = self._settings, self._around
-        ledger = Ledger(self._database, self._tables)
         streams = Streams(self._line, around.keys, around.service, settings.partitions)
         policy = Policy(
             trimming.Policy(age_ms=int(settings.stream_hours * 3_600_000), length=settings.stream_length),
             outbox=timedelta(hours=settings.retention_hours),
         )
-        retention = Retention(policy, ledger, streams, observer=self._observer)
+        retention = Retention(policy, self._ledger, streams, observer=self._observer)
         return Relay(
-            ledger, streams, invalidate=around.invalidate, retention=retention, observer=self._observer,
+            self._ledger, streams, invalidate=around.invalidate, retention=retention, observer=self._observer,
             check_seconds=settings.check_seconds,
         )  # fmt: skip
 
@@ -158,21 +171,35 @@ class _Opener:
             wake_relay=relay.wake, leading=lambda: job.leading,
         )  # fmt: skip
 
-    def consumer(self, handlers: Handlers, stack: AsyncExitStack) -> Consumer:
+    def meter(self, job: PeriodicJob, stack: AsyncExitStack) -> Meter:
         settings, around = self._settings, self._around
-        inbox = Inbox(self._database, self._tables.inbox)
-        desk = Desk(
-            handlers, self._database, inbox,
+        client = redis_client.open_async(
+            around.redis_url, timeout_seconds=settings.redis_timeout_seconds, max_connections=2
+        )
+        stack.push_async_callback(client.aclose)
+        surveyor = Surveyor(self._line, client, around.keys, count_up_to=_MEASURED_UP_TO)
+        return Meter(
+            around.service, settings.partitions, self._ledger, surveyor, keys=around.keys, leading=lambda: job.leading,
+            up=lambda: self._line.up, observer=self._observer, every_seconds=settings.check_seconds * _MEASURE_CHECKS,
+        )  # fmt: skip
+
+    def desk(self, handlers: Handlers) -> Desk:
+        settings = self._settings
+        return Desk(
+            handlers, self._database, self._inbox,
             policy=RetryPolicy(settings.tries, settings.retry_seconds, settings.retry_max_seconds),
             times=Times(settings.handler_seconds), slots=asyncio.Semaphore(settings.concurrency), observer=self._observer,
         )  # fmt: skip
+
+    def consumer(self, handlers: Handlers, desk: Desk, stack: AsyncExitStack) -> Consumer:
+        settings, around = self._settings, self._around
         watch = redis_client.open_watch(
             around.redis_url, block_seconds=BLOCK_SECONDS, max_connections=settings.partitions + 1
         )
         stack.push_async_callback(watch.aclose)
 
         def lease(partition: int) -> Lease:
-            return around.coordination.lease(f"events:{around.service}:{partition}", ttl=settings.lease_seconds)
+            return around.coordination.lease(partition_lease(around.service, partition), ttl=settings.lease_seconds)
 
         def worker(partition: int, held: Lease) -> Worker:
             group = Group(
@@ -181,7 +208,7 @@ class _Opener:
                 max_dead=settings.max_dead,
             )  # fmt: skip
             return Worker(
-                group, handlers, desk, inbox, observer=self._observer, drain_seconds=around.drain_seconds
+                group, handlers, desk, self._inbox, observer=self._observer, drain_seconds=around.drain_seconds
             )  # fmt: skip
 
         return Consumer(

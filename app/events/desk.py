@@ -63,11 +63,25 @@ class Times:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong last; without what the error says, which may quote the event."""
+
+    type: str
+    id: str
+    error: str
+    at: datetime
+
+
 class Desk:
     """Runs the handlers of one process.
 
     Args:
         slots: so many at once in the process.
+
+    Attributes:
+        open: how many handlers run now.
+        last_failure: of any of them; None if there was none.
     """
 
     def __init__(
@@ -85,6 +99,8 @@ class Desk:
         self._handlers, self._database, self._inbox = handlers, database, inbox
         self._policy, self._times, self._slots, self._observer = policy, times, slots, observer
         self._rng = rng or random.Random()
+        self.open = 0
+        self.last_failure: Failure | None = None
 
     async def handle(self, event: CloudEvent, bury: Bury, *, deliveries: int) -> None:
         """Return when the event is done with, one way or the other.
@@ -132,12 +148,15 @@ class Desk:
         outcome: Outcome = "cancelled"
         async with self._slots:
             started = self._times.clock()
+            self.open += 1
             try:
                 outcome = await self._run(handler, event, payload)
             except Exception as error:
+                self.last_failure = Failure(event.type, event.id, type(error).__name__, self._times.now())
                 outcome = "waiting" if retrying.is_surroundings(error) else "again"
                 raise
             finally:
+                self.open -= 1
                 self._tell(event, outcome, self._times.clock() - started)
 
     async def _run(self, handler: Handler, event: CloudEvent, payload: Event) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 Outcome = Literal["done", "known", "again", "waiting", "dead", "expired", "cancelled"]
@@ -27,6 +28,26 @@ class Handling(NamedTuple):
     age_seconds: float
 
 
+class Measurement(NamedTuple):
+    """What the process that sends a service's events sees now and then.
+
+    Args:
+        service: whose outbox, streams and dead letters.
+        waiting: events that are due and not yet sent.
+        oldest_seconds: since the first of those was due.
+        lags: for each group that hears the service, how many events it was not given, up to a bound.
+        open: for each group, how many it was given and has not finished.
+        dead: how many dead letters the service has. These three are None while Redis is away.
+    """
+
+    service: str
+    waiting: int
+    oldest_seconds: float
+    lags: Mapping[str, int] | None = None
+    open: Mapping[str, int] | None = None
+    dead: int | None = None
+
+
 class EventObserver(Protocol):
     """Called inline on the event loop: must not block or raise."""
 
@@ -37,6 +58,9 @@ class EventObserver(Protocol):
 
     def noticed(self, notice: Notice, stream: str, count: int = 1, /) -> None:
         """Something that an operator may want to count: `stream` names whose events are concerned."""
+
+    def measured(self, details: Measurement | None, /) -> None:
+        """How much waits; None: it is another process's turn to say."""
 
 
 class NullObserver:
@@ -49,4 +73,7 @@ class NullObserver:
         """Nothing to do."""
 
     def noticed(self, notice: Notice, stream: str, count: int = 1, /) -> None:
+        """Nothing to do."""
+
+    def measured(self, details: Measurement | None, /) -> None:
         """Nothing to do."""

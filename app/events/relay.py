@@ -61,6 +61,8 @@ class Relay:
         self._ledger, self._streams, self._retention = ledger, streams, retention
         self._invalidate, self._observer, self._check_seconds, self._now = invalidate, observer, check_seconds, now
         self._due = asyncio.Event()
+        # Why events wait; empty while they do not.
+        self.trouble = ""
         self._ends: dict[int, Position] = {}
         # The last batch that we know of: whatever is in it or before it is sent, or in doubt.
         self._last: int | None = None
@@ -85,6 +87,7 @@ class Relay:
                 held.check()
                 await self.step()
                 pause = await self._pause()
+                self.trouble = ""
             except Overtaken:
                 self._doubt_all()
                 continue
@@ -92,6 +95,7 @@ class Relay:
                 if held.lost:
                     raise
                 _log.warning("events must wait", reason=error.code, detail=error.detail)
+                self.trouble = error.detail
                 # Whether Redis has carried out the last command is not known.
                 self._doubt_all()
                 pause = _AGAIN_SECONDS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from app.telemetry.metrics import Metrics
 
@@ -23,6 +24,23 @@ class _Handling(Protocol):
     def seconds(self) -> float: ...
     @property
     def age_seconds(self) -> float: ...
+
+
+class _Measurement(Protocol):
+    """What is read of a measurement; as `_Handling`."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def oldest_seconds(self) -> float: ...
+    @property
+    def lags(self) -> Mapping[str, int] | None: ...
+    @property
+    def open(self) -> Mapping[str, int] | None: ...
+    @property
+    def dead(self) -> int | None: ...
 
 
 class EventMetrics:
@@ -55,6 +73,17 @@ class EventMetrics:
             ("notice", "subject"),
             registry=registry,
         )
+        # One process of a service shows these: they are about what all of its processes share.
+        self._waiting, self._oldest, self._lag, self._open, self._dead = (
+            Gauge(name, documentation, labels, registry=registry)
+            for name, documentation, labels in (
+                ("mesh_outbox_waiting", "Events that are due and not yet sent.", ("service",)),
+                ("mesh_outbox_oldest_seconds", "Since the first of those was due.", ("service",)),
+                ("mesh_events_lag", "Events that a group was not yet given, up to a bound.", ("service", "group")),
+                ("mesh_events_open", "Events that a group was given and has not finished.", ("service", "group")),
+                ("mesh_events_dead", "Dead letters of a group.", ("group",)),
+            )
+        )
 
     def published(self, type_: str, count: int, /) -> None:
         self._published.labels(type_).inc(count)
@@ -67,3 +96,16 @@ class EventMetrics:
 
     def noticed(self, notice: str, stream: str, count: int = 1, /) -> None:
         self._notices.labels(notice, stream).inc(count)
+
+    def measured(self, details: _Measurement | None, /) -> None:
+        for gauge in (self._waiting, self._oldest, self._lag, self._open, self._dead):
+            gauge.clear()
+        if details is None:
+            return
+        self._waiting.labels(details.service).set(details.waiting)
+        self._oldest.labels(details.service).set(details.oldest_seconds)
+        for gauge, counts in ((self._lag, details.lags), (self._open, details.open)):
+            for group, count in (counts or {}).items():
+                gauge.labels(details.service, group).set(count)
+        if details.dead is not None:
+            self._dead.labels(details.service).set(details.dead)

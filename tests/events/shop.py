@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.data import Database, tables
 from app.events import Event, Handlers, Outbox
 from app.events.assembly import Events, Surroundings, open_events
-from app.events.observer import Handling, Notice
+from app.events.observer import Handling, Measurement, Notice
 from app.mesh.coordination import Coordination, open_line
 from app.mesh.keys import Keys
 from app.settings import EventSettings, load
@@ -60,6 +60,7 @@ class Witness:
         self.published_types: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.notices: Counter[str] = Counter()
+        self.measurements: list[Measurement | None] = []
 
     def published(self, type_: str, count: int, /) -> None:
         self.published_types[type_] += count
@@ -69,6 +70,9 @@ class Witness:
 
     def noticed(self, notice: Notice, stream: str, count: int = 1, /) -> None:
         self.notices[notice] += count
+
+    def measured(self, details: Measurement | None, /) -> None:
+        self.measurements.append(details)
 
 
 def settings(**changes: Any) -> EventSettings:
