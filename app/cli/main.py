@@ -28,6 +28,7 @@ COMMANDS = {
     "user": "app.cli.user",
     "client": "app.cli.client",
     "db": "app.cli.db",
+    "events": "app.cli.events",
     "services": "app.cli.services",
 }
 

@@ -11,6 +11,7 @@ import typer
 from pydantic import SecretStr
 
 from app import settings as settings_module
+from app import telemetry
 from app.dev import credentials, secrets, state
 from app.dev.state import State
 from app.errors import Unavailable
@@ -49,6 +50,13 @@ def find(data_dir: Path | None) -> System:
     if "redis_url" in settings.model_fields_set:
         return System(settings, settings.redis_url.get_secret_value())
     raise Unavailable(f"{_nothing_runs(settings)}, or set REDIS_URL")
+
+
+def find_quietly(data_dir: Path | None) -> System:
+    """As `find`; what is logged meanwhile is not for the terminal."""
+    system = find(data_dir)
+    telemetry.configure(system.settings.model_copy(update={"log_level": "error"}), service="cli", instance="cli")
+    return system
 
 
 def supervised(data_dir: Path | None) -> State:

@@ -199,7 +199,8 @@ class _Opener:
         stack.push_async_callback(watch.aclose)
 
         def lease(partition: int) -> Lease:
-            return around.coordination.lease(partition_lease(around.service, partition), ttl=settings.lease_seconds)
+            name = partition_lease(around.service, partition)
+            return around.coordination.lease(name, ttl=settings.lease_seconds, holder=around.me)
 
         def worker(partition: int, held: Lease) -> Worker:
             group = Group(

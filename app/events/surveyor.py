@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ _COUNT_AT_ONCE = 1_000
 _STREAMS_AT_ONCE = 64
 _SCAN_AT_ONCE = 1_000
 
+# By group and partition.
+_Owners = Mapping[tuple[str, int], str]
+
 
 @dataclass(frozen=True, slots=True)
 class _Group:
@@ -35,7 +38,6 @@ class _Group:
     pending: int
     open: str
     new: str
-    consumer: str | None
 
     @property
     def oldest(self) -> Position | None:
@@ -83,8 +85,8 @@ class Surveyor:
     async def read(self, streams: Sequence[EventStream]) -> list[Reading]:
         """How far every group of `streams` is, by stream."""
         states = [state for some in _parts(streams) for state in await self._states(some)]
-        owned = await self._owned(states)
-        return [await self._reading(state, group, owned) for state in states for group in state.groups]
+        owners = await self._owners(states)
+        return [await self._reading(state, group, owners) for state in states for group in state.groups]
 
     async def length(self, key: str) -> int:
         try:
@@ -115,21 +117,24 @@ class Surveyor:
             for stream, (length, first, groups) in zip(streams, reply, strict=True)
         ]
 
-    async def _owned(self, states: Iterable[_State]) -> Collection[tuple[str, int]]:
-        """The groups and partitions on which somebody works."""
+    async def _owners(self, states: Iterable[_State]) -> _Owners:
+        """Who works on which partition of what a group hears."""
         of = sorted({(group.name, state.stream.partition) for state in states for group in state.groups})
         if not of:
-            return ()
+            return {}
         try:
-            values = await self._client.mget([self._keys.partition_lock(*each) for each in of])
+            values: Sequence[Any] = await self._client.mget([self._keys.partition_lock(*each) for each in of])
         except redis_client.FAILURES as error:
             raise _away(error) from error
-        return {each for each, value in zip(of, values, strict=True) if value is not None}
+        return {
+            each: value.decode("utf-8", "replace").partition(" ")[0]
+            for each, value in zip(of, values, strict=True)
+            if value is not None
+        }
 
-    async def _reading(self, state: _State, group: _Group, owned: Collection[tuple[str, int]]) -> Reading:
+    async def _reading(self, state: _State, group: _Group, owners: _Owners) -> Reading:
         stream = state.stream
-        # Before its first look at a stream a process is known by its lease alone.
-        owner = (group.consumer or "?") if (group.name, stream.partition) in owned else None
+        owner = owners.get((group.name, stream.partition))
         service = stream.name if stream.kind == "events" else None
         waiting = await self._waiting(state, group)
         return Reading(service, stream.partition, group.name, waiting, group.pending, group.oldest, owner)
@@ -149,11 +154,8 @@ class Surveyor:
         return Count(self._count_up_to, exact=False)
 
 
-def _group(name: bytes, given: bytes, pending: int, open_: bytes, new: bytes, consumers: Sequence[Any]) -> _Group:
-    idle: Mapping[bytes, int] = dict(zip(consumers[::2], consumers[1::2], strict=True))
-    latest = min(idle, key=lambda consumer: idle[consumer], default=None)
-    consumer = None if latest is None else latest.decode("utf-8", "replace")
-    return _Group(name.decode("utf-8", "replace"), given.decode(), pending, open_.decode(), new.decode(), consumer)
+def _group(name: bytes, given: bytes, pending: int, open_: bytes, new: bytes) -> _Group:
+    return _Group(name.decode("utf-8", "replace"), given.decode(), pending, open_.decode(), new.decode())
 
 
 def _parts(streams: Sequence[EventStream]) -> Iterable[Sequence[EventStream]]:

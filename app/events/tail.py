@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,6 +15,7 @@ from app.events import envelope as envelopes
 from app.events.envelope import CloudEvent, Unreadable
 from app.events.position import START, Position, parse
 from app.mesh.keys import EventStream
+from app.mesh.registry.directory import cancelled
 
 _AT_ONCE = 500
 
@@ -56,18 +58,25 @@ class Tail:
 
     async def read(self) -> list[Entry]:
         """What comes next, in order; waits for it, and returns nothing if nothing comes for a while."""
-        places: Any = {key: str(position) for key, position in self._after.items()}
-        try:
-            reply: Any = await self._client.xread(places, count=_AT_ONCE, block=self._block_ms)
-        except redis_client.FAILURES as error:
-            raise _away(error) from error
-        found = [self._entries(key, entries) for key, entries in reply]
+        found = [self._entries(key, entries) for key, entries in await self._come()]
         # What stands in one stream behind all that was read of another comes later: there may be something between.
         horizon = min((entries[-1].position for entries in found if len(entries) == _AT_ONCE), default=None)
         several = [e for entries in found for e in entries if horizon is None or e.position <= horizon]
         ready = sorted(several, key=lambda entry: entry.position)
         self._after |= {entry.stream.key: entry.position for entry in ready}
         return ready
+
+    async def _come(self) -> Any:
+        places: Any = {key: str(position) for key, position in self._after.items()}
+        # In a task of its own: redis-py may lose its caller's cancellation, see app.mesh.coordination.line.
+        reading: asyncio.Task[Any] = asyncio.ensure_future(self._client.xread(places, count=_AT_ONCE, block=self._block_ms))
+        try:
+            await asyncio.wait((reading,))
+            return reading.result()
+        except redis_client.FAILURES as error:
+            raise _away(error) from error
+        finally:
+            await cancelled([reading])
 
     def _entries(self, key: bytes, entries: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
         stream = self._streams[key.decode()]

@@ -2,8 +2,7 @@
 --
 -- KEYS  the streams
 -- Result  for each stream: { its length, its first id or '', { for each group: { its name, the last id that it was given, how many
---         it was given and has not finished, the first of those or '', the first that it was not given or '',
---         { consumer, ms since it was last heard of, … } } } }
+--         it was given and has not finished, the first of those or '', the first that it was not given or '' } } }
 
 local function fields(list)
   local found = {}
@@ -16,16 +15,6 @@ local function first(stream, from)
   return found[1] and found[1][1] or ''
 end
 
-local function consumers(stream, group)
-  local found = {}
-  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-    local named = fields(consumer)
-    found[#found + 1] = named['name']
-    found[#found + 1] = named['idle']
-  end
-  return found
-end
-
 local result = {}
 for i, stream in ipairs(KEYS) do
   local groups = {}
@@ -34,9 +23,7 @@ for i, stream in ipairs(KEYS) do
       local named = fields(group)
       local open = named['pending'] > 0 and redis.call('XPENDING', stream, named['name'])[2] or ''
       local given = named['last-delivered-id']
-      groups[#groups + 1] = {
-        named['name'], given, named['pending'], open, first(stream, '(' .. given), consumers(stream, named['name'])
-      }
+      groups[#groups + 1] = { named['name'], given, named['pending'], open, first(stream, '(' .. given) }
     end
   end
   result[i] = { redis.call('XLEN', stream), first(stream, '-'), groups }

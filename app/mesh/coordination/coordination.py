@@ -42,9 +42,9 @@ class Coordination:
         """``async with coordination.lock("invoices") as held``; see `mesh_lock`."""
         return mesh_lock(name, ttl=ttl, wait=wait, line=self._line, keys=self._keys, observer=self._observer)
 
-    def lease(self, name: str, *, ttl: float = LOCK_SECONDS) -> Lease:
+    def lease(self, name: str, *, ttl: float = LOCK_SECONDS, holder: str = "") -> Lease:
         """A candidate for the lease of that name, for those who wait for it in their own way; see `Lease`."""
-        return Lease(name, ttl_seconds=ttl, line=self._line, keys=self._keys)
+        return Lease(name, ttl_seconds=ttl, line=self._line, keys=self._keys, holder=holder)
 
     def job(
         self, name: str, work: Work, *, every: float, ttl: float = JOB_LEASE_SECONDS, look: float | None = None

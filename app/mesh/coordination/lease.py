@@ -74,6 +74,9 @@ class Held:
 class Lease:
     """One candidate for the lease of one name.
 
+    Args:
+        holder: who it is, for an operator who looks; a word, or nothing.
+
     Attributes:
         owner: what stands in Redis while it is ours; a script that reads it there acts only for its holder.
     """
@@ -85,12 +88,13 @@ class Lease:
         ttl_seconds: float,
         line: Line,
         keys: Keys,
+        holder: str = "",
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self.name, self.ttl_seconds = name, ttl_seconds
         self._line, self._keys, self._clock, self._rng = line, keys, clock, rng or random.Random()
-        self.owner = os.urandom(10).hex()
+        self.owner = f"{holder} {os.urandom(10).hex()}".lstrip()
 
     async def acquire(self) -> Held | float:
         """One try. Returns the held lease, or the seconds after which the present one ends unless it is renewed.
