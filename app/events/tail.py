@@ -69,7 +69,9 @@ class Tail:
     async def _come(self) -> Any:
         places: Any = {key: str(position) for key, position in self._after.items()}
         # In a task of its own: redis-py may lose its caller's cancellation, see app.mesh.coordination.line.
-        reading: asyncio.Task[Any] = asyncio.ensure_future(self._client.xread(places, count=_AT_ONCE, block=self._block_ms))
+        reading: asyncio.Task[Any] = asyncio.ensure_future(
+            self._client.xread(places, count=_AT_ONCE, block=self._block_ms)
+        )
         try:
             await asyncio.wait((reading,))
             return reading.result()

@@ -44,9 +44,15 @@ def test_an_unknown_service_to_replicate_is_one_line_and_2(capsys: pytest.Captur
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("ps",), ("call", "users", "GET", "/users/7"), ("inspect", "users-1"), ("drain", "users-1"), ("weight", "users"),
-        ("events", "lag"), ("events", "tail"), ("events", "dead", "list"),
-    ],  # fmt: skip
+        ("ps",),
+        ("call", "users", "GET", "/users/7"),
+        ("inspect", "users-1"),
+        ("drain", "users-1"),
+        ("weight", "users"),
+        ("events", "lag"),
+        ("events", "tail"),
+        ("events", "dead", "list"),
+    ],
 )
 def test_without_a_running_system_it_says_how_to_start_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...]
