@@ -19,13 +19,27 @@ _TIMEOUT_SECONDS = 5.0
 @documents.get("/docs")
 async def docs() -> str:
     others = [name for name in mesh.directory.services() if name != GATEWAY]
-    return page("Flask Mesh", [*((name, f"docs/{name}.json") for name in others), (GATEWAY, "openapi.json")])
+    return page(
+        "Flask Mesh",
+        [*((name, f"docs/{name}.json") for name in others), (GATEWAY, "openapi.json")],
+        events=[(name, f"docs/{name}.asyncapi.json") for name in others],
+    )
 
 
 @documents.get("/docs/<name>.json")
 async def document(name: str) -> Response:
     """The OpenAPI document of one service, from one of its instances."""
-    if name not in mesh.directory.services():
+    return await _fetch(name, "/openapi.json")
+
+
+@documents.get("/docs/<name>.asyncapi.json")
+async def events(name: str) -> Response:
+    """Its AsyncAPI document."""
+    return await _fetch(name, "/asyncapi.json")
+
+
+async def _fetch(service: str, path: str) -> Response:
+    if service not in mesh.directory.services():
         raise NotFound("No such service")
-    reply = await mesh.get(name, "/openapi.json", timeout=_TIMEOUT_SECONDS)
+    reply = await mesh.get(service, path, timeout=_TIMEOUT_SECONDS)
     return Response(reply.expect(200).body, content_type="application/json")

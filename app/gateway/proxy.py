@@ -31,7 +31,7 @@ from app.web.inbox import Inbox
 
 _log = telemetry.log("gateway")
 
-OWN_PATHS = frozenset({"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/_mesh"})
+OWN_PATHS = frozenset({"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/_mesh"})
 _OWN_FOLDER = "/docs/"
 
 # Of an upload that was answered before its end, this much is still taken in: a client that is cut off while it

@@ -11,7 +11,7 @@
     json       orjson as Flask's JSON
     problems   every error as problem+json
     openapi    API blueprints whose schemas become the OpenAPI document
-    health     /livez /readyz /metrics /openapi.json /docs
+    health     /livez /readyz /metrics /openapi.json /asyncapi.json /docs
     management /_mesh, for operators
     current    database, mesh, cache and coordination, as proxies
     guarding   who may: the rules of the routes, enforced before the views

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +10,7 @@ from flask import request
 from flask_openapi.blueprint import APIBlueprint
 from werkzeug.routing import IntegerConverter
 
+from app.events import catalogue
 from app.resources import Resources
 from app.service import Service
 from app.settings import Settings
@@ -30,6 +32,9 @@ class ServiceApp(DocumentedFlask):
 
     # Who may do what, by endpoint and method; made when all routes are there.
     rules: guarding.Rules = MappingProxyType({})
+
+    # The AsyncAPI document.
+    events_doc: Mapping[str, Any] = MappingProxyType({})
 
     def generate_spec_json(self) -> None:
         super().generate_spec_json()  # type: ignore[no-untyped-call]  # flask-openapi has no types here
@@ -78,6 +83,13 @@ def create_app(service: Service, settings: Settings) -> ServiceApp:
     app.register_blueprint(management)
     app.rules = guarding.rules_of(app, service)
     idempotency.require_tables(app, service)
+    app.events_doc = catalogue.document(
+        service.name,
+        version=settings.version,
+        description=service.description,
+        outbox=service.outbox,
+        handlers=service.handlers,
+    )
     return app
 
 

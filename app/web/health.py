@@ -25,9 +25,10 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <link rel="stylesheet" href="docs/assets/css/swagger-ui.css">
 <link rel="icon" href="docs/assets/images/swagger.svg">
-<style>body {{ margin: 0 }}</style>
+<style>body {{ margin: 0 }} nav {{ font: 14px sans-serif; padding: 8px 20px }}</style>
 </head>
 <body>
+<nav>Events, as AsyncAPI: {links}</nav>
 <div id="swagger-ui"></div>
 <script src="docs/assets/js/swagger-ui-bundle.js"></script>
 <script src="docs/assets/js/swagger-ui-standalone-preset.js"></script>
@@ -67,9 +68,14 @@ async def openapi() -> Response:
     return Response(orjson.dumps(current_app.api_doc), content_type="application/json")  # type: ignore[attr-defined]
 
 
+@health.get("/asyncapi.json")
+async def asyncapi() -> Response:
+    return Response(orjson.dumps(current_app.events_doc), content_type="application/json")  # type: ignore[attr-defined]
+
+
 @health.get("/docs")
 async def docs() -> str:
-    return page(current_app.name, [(current_app.name, "openapi.json")])
+    return page(current_app.name, [(current_app.name, "openapi.json")], events=[(current_app.name, "asyncapi.json")])
 
 
 @health.get("/docs/assets/<path:name>")
@@ -77,12 +83,14 @@ def assets(name: str) -> Response:
     return send_from_directory(_SWAGGER, name, max_age=3600)
 
 
-def page(title: str, documents: list[tuple[str, str]]) -> str:
-    """Swagger UI over one or several OpenAPI documents.
+def page(title: str, documents: list[tuple[str, str]], *, events: list[tuple[str, str]]) -> str:
+    """Swagger UI over one or several OpenAPI documents, and links to those of the events.
 
     Args:
         title: the page's title.
         documents: (name, relative address) of each.
+        events: the same of the AsyncAPI documents.
     """
+    links = " ".join(f'<a href="{html.escape(url)}">{html.escape(name)}</a>' for name, url in events)
     urls = orjson.dumps([{"name": name, "url": url} for name, url in documents]).decode().replace("<", "\\u003c")
-    return _PAGE.format(title=html.escape(title), urls=urls)
+    return _PAGE.format(title=html.escape(title), urls=urls, links=links)

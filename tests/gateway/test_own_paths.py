@@ -57,11 +57,25 @@ async def test_one_page_documents_every_service(house: House) -> None:
     assert titles == ["of users", "gateway"]
 
 
+async def test_the_page_links_to_the_events_of_every_service(house: House) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response({"asyncapi": "3.0.0", "asked": request.path})
+
+    await house.serve("users", "/users", handler=handler)
+    async with house.client.get(house.url + "/docs") as response:
+        [link] = re.findall(r'href="([^"]*asyncapi[^"]*)"', (await response.read()).decode())
+    async with house.client.get(f"{house.url}/{link}") as response:
+        assert json.loads(await response.read())["asked"] == "/asyncapi.json"
+    async with house.client.get(house.url + "/asyncapi.json") as response:
+        assert json.loads(await response.read())["info"]["title"] == "gateway"
+
+
 async def test_the_document_of_an_unknown_service_is_a_404_problem(house: House) -> None:
     for name in ("nobody", "../users", "%2e%2e"):
-        async with house.client.get(f"{house.url}/docs/{name}.json") as response:
-            assert response.status == 404
-            assert response.headers["content-type"] == "application/problem+json"
+        for kind in ("json", "asyncapi.json"):
+            async with house.client.get(f"{house.url}/docs/{name}.{kind}") as response:
+                assert response.status == 404
+                assert response.headers["content-type"] == "application/problem+json"
 
 
 async def test_requests_are_counted_by_the_service_that_they_went_to(house: House) -> None:
