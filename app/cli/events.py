@@ -21,6 +21,7 @@ from app.events.survey import Standing, Survey
 from app.events.surveyor import Surveyor
 from app.mesh.coordination import open_line
 from app.mesh.keys import Keys
+from app.service import discover, load
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def lag(
     """
     system = running.find_quietly(data_dir)
     survey = asyncio.run(_ask(system, lambda surveyor: surveyor.survey()))
-    backlogs = asyncio.run(outboxes.backlogs(system.settings))
+    backlogs = asyncio.run(outboxes.backlogs(system.settings, map(load, discover())))
     if as_json:
         typer.echo(json.dumps(_describe(survey, backlogs), indent=2))
     else:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from app.data import Database, migrations
 from app.errors import PlatformError
 from app.events.ledger import Backlog, Ledger
-from app.service import Service, discover, load
+from app.service import Service
 from app.settings import Settings
 
 
-async def backlogs(settings: Settings) -> Mapping[str, Backlog]:
+async def backlogs(settings: Settings, services: Iterable[Service]) -> Mapping[str, Backlog]:
     """By service; a database that is away, or has not the tables of this code, is left out."""
     found: dict[str, Backlog] = {}
-    for service in map(load, discover()):
+    for service in services:
         try:
             backlog = await _backlog(service, settings)
         except PlatformError:

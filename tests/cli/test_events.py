@@ -166,18 +166,18 @@ def test_without_redis_it_says_so_in_one_line(
 
 class TestTail:
     async def test_what_is_published_is_a_line_as_it_comes_until_ctrl_c(self, shop: Shop, shell: Shell) -> None:
-        await shop.buy("before")
         async with shop.process():
+            await shop.buy("ann")
             await shop.until_sold(1)
-            with following(shell) as process:
-                lines = asyncio.create_task(until_said(process, 3))
-                await until(lambda: _buy_again(shop, lines))
-            code, _, err = ended(process)
-        for line in await lines:
-            assert re.fullmatch(
-                r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00  shop\.bought  ann  [0-9a-f]{32}\n", line
-            )
-        assert (code, err) == (130, "")
+            with following(shell, "--from-start", "--type", "shop.bought", NAME) as process:
+                lines = [await line_from(process)]
+                await shop.buy("bob")
+                lines.append(await line_from(process))
+            code, rest, err = ended(process)
+        for line, customer in zip(lines, ("ann", "bob"), strict=True):
+            when = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+            assert re.fullmatch(rf"{when}  shop\.bought  {customer}  [0-9a-f]{{32}}\n", line)
+        assert (code, rest, err) == (130, "", "")
 
     @pytest.mark.parametrize(
         ("content", "line"),
@@ -218,12 +218,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-async def until_said(process: subprocess.Popen[str], lines: int) -> list[str]:
+async def line_from(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return [await asyncio.to_thread(process.stdout.readline) for _ in range(lines)]
-
-
-async def _buy_again(shop: Shop, lines: asyncio.Task[list[str]]) -> bool:
-    """When it begins to follow is not known: something is published until it has said something."""
-    await shop.buy("ann")
-    return lines.done()
+    return await asyncio.to_thread(process.stdout.readline)
