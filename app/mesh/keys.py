@@ -18,7 +18,7 @@ All keys of one namespace share one hash tag, so that scripts run on a cluster t
     cache:lock:<key>        string  who loads that value now                                    TTL, seconds
     cache:tag:<tag>         string  the tag's version, random; without it no value counts       TTL: its values' life
     cache:log               stream  one entry per batch of invalidations                        TTL 1 day, MAXLEN
-    lock:<name>             string  who holds the lease of that name                            TTL: the lease
+    lock:<name>             string  who holds the lease of that name: ``[<holder> ]<random>``   TTL: the lease
     fence:<name>            string  the last fencing token given with it                        TTL 7 days
     job:<name>              string  lives until that periodic job is due                        TTL: its period
     board:<name>            zset    notice → until when it stands, ms of the epoch              TTL 1 day
@@ -169,6 +169,10 @@ class Keys:
 
     def next_owner(self, group: str, partition: int) -> str:
         return f"{self.prefix}next:{group}:{partition}"
+
+    def rate(self, name: str, caller_digest: str) -> str:
+        return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"
+
     def partition_lock(self, group: str, partition: int) -> str:
         """Who works on a partition of what `group` hears."""
         return self.lock(partition_lease(group, partition))
@@ -180,9 +184,6 @@ class Keys:
             return None
         kind, name, partition, dead, group = found.groups()
         return EventStream(key, cast("StreamKind", dead or kind), name or group, int(partition or 0))
-
-    def rate(self, name: str, caller_digest: str) -> str:
-        return f"{self.prefix}rate:{_bounded(name)}:{caller_digest}"
 
 
 def partition_lease(group: str, partition: int) -> str:
