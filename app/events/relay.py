@@ -104,11 +104,15 @@ class Relay:
     async def step(self) -> int:
         """Put back what streams have lost, send all that is due, and return how many of those there were."""
         await self._look()
-        sent = 0
-        while rows := await self._ledger.due(self._now(), BATCH):
-            await self._send(rows)
-            await self._restore()
-            sent += len(rows)
+        sent, count = 0, BATCH
+        # Fewer than asked for were all; what is committed meanwhile wakes us again.
+        while count == BATCH:
+            rows = await self._ledger.due(self._now(), BATCH)
+            count = len(rows)
+            if rows:
+                await self._send(rows)
+                await self._restore()
+            sent += count
         await self._retention.run_if_due()
         return sent
 
