@@ -1,22 +1,26 @@
 """What differs between the databases: the driver behind a URL, timeouts, and what is said once at connect.
 
-Everything here happens when a connection is opened, so that a transaction costs no round trip more than its work.
+Nothing here costs a transaction a round trip more than its work.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import asyncpg
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.data import sqlite
+from app.data import mysql, postgresql, sqlite
 from app.errors import Misconfigured
 from app.settings import DataSettings
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+# Who waits for a lock gives up before the statement has to: then it is known that a lock was the reason.
+_LOCK_SHARE = 0.5
 
 # How each kind of database is spoken to when the URL names no driver.
 _DRIVERS = {
@@ -28,8 +32,11 @@ _DRIVERS = {
 }
 
 
-def parse(url: str) -> URL:
+def parse(url: str, *, variable: str = "DATABASE_URL") -> URL:
     """A database URL with an asynchronous driver.
+
+    Args:
+        variable: where it comes from.
 
     Raises:
         Misconfigured: it is no URL or names an unknown database; the message never shows what it was.
@@ -39,11 +46,11 @@ def parse(url: str) -> URL:
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
         asynchronous = parsed.get_dialect().is_async
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise Misconfigured("DATABASE_URL must look like postgresql+asyncpg://user:password@host/name") from None
+        raise Misconfigured(f"{variable} must look like postgresql+asyncpg://user:password@host/name") from None
     if parsed.get_backend_name() not in _OPTIONS or not asynchronous:
-        raise Misconfigured(f"DATABASE_URL: {parsed.drivername} is no asynchronous driver of a supported database")
+        raise Misconfigured(f"{variable}: {parsed.drivername} is no asynchronous driver of a supported database")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise Misconfigured("DATABASE_URL: SQLite needs a file: one in memory would be another for each connection")
+        raise Misconfigured(f"{variable}: SQLite needs a file: one in memory would be another for each connection")
     return parsed
 
 
@@ -59,16 +66,33 @@ def open_engine(url: URL, settings: DataSettings | None, **pool: Any) -> AsyncEn
     try:
         engine = create_async_engine(url, connect_args=_OPTIONS[backend](timeout), **_ISOLATION[backend], **pool)
     except ImportError as error:
-        raise Misconfigured(f"DATABASE_URL: the driver {url.get_driver_name()} is not installed") from error
+        raise Misconfigured(f"The database: the driver {url.get_driver_name()} is not installed") from error
     if backend == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    if backend in ("mysql", "mariadb") and timeout is not None:
+        mysql.limit(engine, timeout)
     return engine
+
+
+def is_closed(connection: Any) -> bool:
+    """Whether a driver's connection is known to be of no use; it costs no round trip.
+
+    The server's farewell has mostly arrived by the time that somebody wants to use it. asyncmy lets nobody look.
+    """
+    if isinstance(connection, asyncpg.Connection):
+        closed: bool = connection.is_closed()
+        return closed
+    # As aiomysql's own pool looks.
+    reader = getattr(connection, "_reader", None)
+    if not isinstance(reader, asyncio.StreamReader):
+        return False
+    return reader.at_eof() or bool(getattr(reader, "eof_received", False))
 
 
 def _sqlite(timeout_seconds: float | None) -> dict[str, Any]:
     # IMMEDIATE: a transaction takes the write lock with its first change, and waits for it; a read takes none.
     return {
-        "timeout": timeout_seconds or 60.0,
+        "timeout": timeout_seconds * _LOCK_SHARE if timeout_seconds else 60.0,
         "isolation_level": "IMMEDIATE",
         "async_creator_fn": sqlite.connect,
     }
@@ -82,9 +106,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _postgresql(timeout_seconds: float | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS}
+    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "async_creator_fn": postgresql.connect}
     if timeout_seconds is not None:
-        options["server_settings"] = {"statement_timeout": str(int(timeout_seconds * 1000))}
+        options["server_settings"] = {
+            "statement_timeout": str(int(timeout_seconds * 1000)),
+            "lock_timeout": str(int(timeout_seconds * 1000 * _LOCK_SHARE)),
+        }
         # The server's own timeout answers first; this one is for a server that has fallen silent.
         options["command_timeout"] = timeout_seconds + 1
     return options
@@ -96,7 +123,7 @@ def _mysql(timeout_seconds: float | None) -> dict[str, Any]:
         # The two forks name it differently. Each runs its own comment only: /*M! is MariaDB's, and MariaDB skips
         # MySQL's version numbers between 50700 and 99999.
         options["init_command"] = (
-            f"SET SESSION innodb_lock_wait_timeout={max(1, int(timeout_seconds))}"
+            f"SET SESSION innodb_lock_wait_timeout={max(1, int(timeout_seconds * _LOCK_SHARE))}"
             f"/*M! , max_statement_time={timeout_seconds} *//*!80000 , max_execution_time={int(timeout_seconds * 1000)} */"
         )
     return options

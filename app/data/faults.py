@@ -1,10 +1,20 @@
 """Which foreign error means what. Read from the databases' own codes, never from their texts.
 
+kind         what happened                                   becomes                        is it tried again?
+-----------  ----------------------------------------------  -----------------------------  ----------------------
+AWAY         nobody there, or nobody who lets us in          Away                           no
+LOST         the connection broke while it was in use        Lost                           see `Database`
+CUT          a statement, or a wait, took too long           Unavailable, DeadlineExceeded  no
+CONTENDED    deadlock, serialization failure, lock wait      Contended                      with pauses
+DUPLICATE    a unique constraint                             Duplicate                      no
+REFERENCED   a foreign key                                   StillReferenced                no
+
 Sources: PostgreSQL appendix A (SQLSTATE), the MySQL and MariaDB error references, sqlite.org/rescode.html.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 
 from sqlalchemy import exc
@@ -22,16 +32,29 @@ class StillReferenced(Conflict):
     """Another row needs this one, or the row that this one needs is gone."""
 
 
+class Away(Unavailable):
+    """No connection can be had: nobody there, or nobody who lets us in. Nothing was sent."""
+
+
+class Lost(Unavailable):
+    """The connection broke; whether the last thing that was sent on it has been done is not known."""
+
+
 class Contended(Unavailable):
     """Other transactions stood in the way (deadlock, lock wait); the same work may succeed at once."""
 
 
 class Kind(Enum):
     AWAY = auto()
+    LOST = auto()
+    CUT = auto()
     CONTENDED = auto()
     DUPLICATE = auto()
     REFERENCED = auto()
 
+
+# Of the errors of a socket: those of one that was open.
+_BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 
 _POSTGRESQL = {
     "23505": Kind.DUPLICATE,
@@ -40,15 +63,15 @@ _POSTGRESQL = {
     "40001": Kind.CONTENDED,  # serialization failure
     "40P01": Kind.CONTENDED,  # deadlock
     "55P03": Kind.CONTENDED,  # lock not available
-    "57014": Kind.AWAY,  # cancelled: the statement timeout
-    "57P01": Kind.AWAY,  # shutting down
-    "57P02": Kind.AWAY,
+    "57014": Kind.CUT,  # cancelled: the statement timeout
+    "57P01": Kind.LOST,  # shutting down
+    "57P02": Kind.LOST,
     "57P03": Kind.AWAY,  # starting up
-    "57P05": Kind.AWAY,  # idle session ended
+    "57P05": Kind.LOST,  # idle session ended
     "3D000": Kind.AWAY,  # no such database, yet
 }
 # Whole classes: connection trouble, refused credentials, no memory, disk or connection left, input/output errors.
-_POSTGRESQL_CLASSES = {"08": Kind.AWAY, "28": Kind.AWAY, "53": Kind.AWAY, "58": Kind.AWAY}
+_POSTGRESQL_CLASSES = {"08": Kind.LOST, "28": Kind.AWAY, "53": Kind.AWAY, "58": Kind.AWAY}
 
 _MYSQL = {
     1062: Kind.DUPLICATE,
@@ -63,17 +86,18 @@ _MYSQL = {
     1044: Kind.AWAY,
     1045: Kind.AWAY,  # access denied
     1049: Kind.AWAY,  # no such database, yet
-    1053: Kind.AWAY,  # shutting down
+    1053: Kind.LOST,  # shutting down
     1203: Kind.AWAY,
     1226: Kind.AWAY,
-    1317: Kind.AWAY,  # interrupted
-    1927: Kind.AWAY,  # killed
-    1969: Kind.AWAY,  # statement timeout, MariaDB
-    3024: Kind.AWAY,  # statement timeout, MySQL
+    1317: Kind.CUT,  # interrupted
+    1927: Kind.LOST,  # killed
+    1969: Kind.CUT,  # statement timeout, MariaDB
+    3024: Kind.CUT,  # statement timeout, MySQL
     2002: Kind.AWAY,
     2003: Kind.AWAY,  # refused
-    2006: Kind.AWAY,  # gone away
-    2013: Kind.AWAY,  # lost during query
+    2006: Kind.LOST,  # gone away
+    2013: Kind.LOST,  # lost during query
+    4031: Kind.LOST,  # idle for too long
 }
 
 _SQLITE = {
@@ -87,35 +111,53 @@ _SQLITE_PRIMARY = {
     5: Kind.CONTENDED,  # BUSY
     6: Kind.CONTENDED,  # LOCKED
     8: Kind.AWAY,  # READONLY
-    9: Kind.AWAY,  # INTERRUPT
+    9: Kind.CUT,  # INTERRUPT
     10: Kind.AWAY,  # IOERR
     13: Kind.AWAY,  # FULL
     14: Kind.AWAY,  # CANTOPEN
 }
 
 
+_AWAY = "The database does not answer"
+_BECOMES: Mapping[Kind, tuple[type[PlatformError], str]] = {
+    Kind.AWAY: (Away, _AWAY),
+    Kind.LOST: (Lost, _AWAY),
+    Kind.CUT: (Unavailable, _AWAY),
+    Kind.CONTENDED: (Contended, "The database is busy with conflicting work"),
+    Kind.DUPLICATE: (Duplicate, "This already exists"),
+    Kind.REFERENCED: (StillReferenced, "Something else depends on this"),
+}
+
+
 def translate(error: Exception) -> PlatformError | None:
     """The platform's error for a foreign one, or None if it is a programming error that must stay what it is."""
     kind = classify(error)
-    if kind is Kind.DUPLICATE:
-        return Duplicate("This already exists")
-    if kind is Kind.REFERENCED:
-        return StillReferenced("Something else depends on this")
-    if kind is Kind.CONTENDED:
-        return Contended("The database is busy with conflicting work", retry_after=RETRY_AFTER_SECONDS)
-    if kind is Kind.AWAY:
-        return Unavailable("The database does not answer", retry_after=RETRY_AFTER_SECONDS)
-    return None
+    if kind is None:
+        return None
+    become, detail = _BECOMES[kind]
+    return become(detail, retry_after=RETRY_AFTER_SECONDS if issubclass(become, Unavailable) else None)
 
 
 def classify(error: Exception) -> Kind | None:
-    # A driver that cannot connect raises the socket's own error; the pool raises its own when it is exhausted.
-    if isinstance(error, OSError | exc.TimeoutError):
-        return Kind.AWAY
     if not isinstance(error, exc.DBAPIError):
-        return None
+        return _without_code(error)
     kind = _by_code(error.orig)
-    return Kind.AWAY if kind is None and error.connection_invalidated else kind
+    return Kind.LOST if kind is None and error.connection_invalidated else kind
+
+
+def breaks(origin: BaseException) -> bool:
+    """Whether a driver's error says that its connection is of no use any more."""
+    kind = _without_code(origin) if isinstance(origin, OSError) else _by_code(origin)
+    return kind is Kind.LOST
+
+
+def _without_code(error: BaseException) -> Kind | None:
+    # A driver that cannot connect raises the socket's own error; the pool raises its own when it is exhausted.
+    if isinstance(error, TimeoutError | exc.TimeoutError):
+        return Kind.CUT
+    if isinstance(error, _BROKEN):
+        return Kind.LOST
+    return Kind.AWAY if isinstance(error, OSError) else None
 
 
 def _by_code(origin: BaseException | None) -> Kind | None:

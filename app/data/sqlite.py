@@ -2,6 +2,8 @@
 
 aiosqlite makes a trip for each of: cursor, execute, fetchall, close; and SQLAlchemy adds a rollback after every read. A
 trip costs more than a small query does, so a statement does all of it in one.
+
+And what nobody waits for any more is stopped: the thread is interrupted, instead of going on to the end.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from typing import Any, Self
 
 import aiosqlite
 
+from app.data import bounds
+
 _BUSY_SECONDS = 0.01
+_INTERRUPT_AGAIN_SECONDS = 0.01
 
 
 def connect(path: str, **options: Any) -> Connection:
     """An awaitable connection in WAL mode, as ``aiosqlite.connect`` gives it; takes what ``sqlite3.connect`` takes."""
     connection = Connection(partial(_open, path, **options), iter_chunk_size=64)
+    connection.busy_ms = connection.longest_ms = int(options.get("timeout", 5.0) * 1000)
     # A process that ends in a hurry must not wait for it. (Before aiosqlite 0.22 the connection was the thread.)
     thread: Any = getattr(connection, "_thread", connection)
     thread.daemon = True
@@ -33,6 +39,8 @@ class Connection(aiosqlite.Connection):
 
     # Whether the thread may still be at work on something that nobody waits for any more.
     _abandoned = False
+    # How long it waits for another process's lock; at most, and at present.
+    longest_ms = busy_ms = 5000
 
     def cursor(self) -> Cursor:  # type: ignore[override]  # there is nothing to wait for
         return Cursor(self)
@@ -46,12 +54,53 @@ class Connection(aiosqlite.Connection):
             await super().rollback()
 
     async def run(self, fill: Callable[[sqlite3.Cursor], None]) -> None:
-        """Call `fill` with a cursor, in the connection's thread."""
+        """Call `fill` with a cursor, in the connection's thread; it ends with who waits for it."""
+        call = _Call(self, fill, self._patience_ms())
         try:
-            await self._execute(_with_cursor, self._conn, fill)  # type: ignore[no-untyped-call]
+            await self._execute(call, self._conn)  # type: ignore[no-untyped-call]
         except asyncio.CancelledError:
             self._abandoned = True
+            call.stop(self._conn, asyncio.get_running_loop())
             raise
+
+    def _patience_ms(self) -> int:
+        seconds = bounds.left()
+        return self.longest_ms if seconds * 1000 >= self.longest_ms else max(1, int(seconds * 1000))
+
+
+class _Call:
+    """What the thread is to do; it may be stopped before it begins, and at any moment after."""
+
+    __slots__ = ("_busy_ms", "_connection", "_ended", "_fill", "_stopped")
+
+    def __init__(self, connection: Connection, fill: Callable[[sqlite3.Cursor], None], busy_ms: int) -> None:
+        self._connection, self._fill, self._busy_ms = connection, fill, busy_ms
+        self._stopped = self._ended = False
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        try:
+            if not self._stopped:
+                self._work(connection)
+        finally:
+            self._ended = True
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.cursor()
+        try:
+            # Only where it may have to wait: within a transaction the lock is ours.
+            if self._busy_ms != self._connection.busy_ms and not connection.in_transaction:
+                cursor.execute(f"PRAGMA busy_timeout={self._busy_ms}")
+                self._connection.busy_ms = self._busy_ms
+            self._fill(cursor)
+        finally:
+            cursor.close()
+
+    def stop(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._stopped = True
+        if not self._ended:
+            connection.interrupt()
+            # Once more, lest it was about to begin: SQLite forgets an interruption that finds nothing to interrupt.
+            loop.call_later(_INTERRUPT_AGAIN_SECONDS, self.stop, connection, loop)
 
 
 class Cursor:
@@ -110,11 +159,3 @@ def _open(path: str, *, timeout: float = 5.0, **options: Any) -> sqlite3.Connect
             time.sleep(_BUSY_SECONDS)
         else:
             return connection
-
-
-def _with_cursor(connection: sqlite3.Connection, fill: Callable[[sqlite3.Cursor], None]) -> None:
-    cursor = connection.cursor()
-    try:
-        fill(cursor)
-    finally:
-        cursor.close()

@@ -1,3 +1,3 @@
-from tests.data.databases import database, database_url, server_url
+from tests.data.databases import connect, database, database_url, server, server_url
 
-__all__ = ["database", "database_url", "server_url"]
+__all__ = ["connect", "database", "database_url", "server", "server_url"]

@@ -3,20 +3,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, insert, make_url, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Column, ForeignKey, Table, insert, make_url, select, text, update
 
 from app.data import Contended, Database, Duplicate, StillReferenced, changes, tables
-from app.data.database import IDLE_SECONDS
 from app.errors import Misconfigured, Unavailable
-from tests.data.databases import SETTINGS
+from tests.data.databases import SETTINGS, Connect
 
 metadata = tables.metadata()
 pots = Table(
@@ -28,23 +25,6 @@ pots = Table(
     **tables.NUMBERED,
 )
 lids = Table("lids", metadata, Column("pot", tables.BIG_ID, ForeignKey("pots.id"), primary_key=True), **tables.OPTIONS)
-cups = Table("cups", metadata, Column("id", Integer, primary_key=True), Column("size", Integer), **tables.OPTIONS)
-
-
-Connect = Callable[..., Database]
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """Makes databases with `SETTINGS`, some of them changed, and closes them."""
-    async with AsyncExitStack() as stack:
-
-        def connect(url: str, *, clock: Callable[[], float] = time.monotonic, **changed: float) -> Database:
-            database = Database(url, SETTINGS.model_copy(update=changed), clock=clock)
-            stack.push_async_callback(database.close)
-            return database
-
-        yield connect
 
 
 @pytest.fixture
@@ -204,7 +184,7 @@ async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
 
 
 async def test_a_full_pool_is_unavailable_for_now(server_url: str, connect: Connect) -> None:
-    database = connect(server_url, pool_size=1, pool_overflow=1, statement_timeout_seconds=1.0)
+    database = connect(server_url, changed={"pool_size": 1, "pool_overflow": 1, "statement_timeout_seconds": 1.0})
     async with database.reading() as one, database.reading() as two:
         await asyncio.gather(one.execute(text("SELECT 1")), two.execute(text("SELECT 1")))
         with pytest.raises(Unavailable) as caught:
@@ -215,7 +195,7 @@ async def test_a_full_pool_is_unavailable_for_now(server_url: str, connect: Conn
 
 @pytest.mark.parametrize("reading", [True, False])
 async def test_a_statement_that_takes_too_long_is_stopped(server_url: str, connect: Connect, reading: bool) -> None:
-    database = connect(server_url, statement_timeout_seconds=1.0)
+    database = connect(server_url, changed={"statement_timeout_seconds": 1.0})
     names = ", ".join(f"information_schema.collations {alias}" for alias in "abcd")
     endless = "SELECT PG_SLEEP(60)" if "postgresql" in server_url else f"SELECT COUNT(*) FROM {names} WHERE RAND() < 0"
     with pytest.raises(Unavailable):
@@ -276,100 +256,9 @@ async def test_a_url_without_a_driver_gets_an_asynchronous_one(scheme: str, conn
     assert "+a" in database.url_without_password
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_a_connection_that_died_while_it_lay_idle_is_replaced_unnoticed(
-    server_url: str, connect: Connect
-) -> None:
-    clock = Clock()
-    pool = connect(server_url, clock=clock)
-    await asyncio.gather(*(pool.ping() for _ in range(3)))
-    await kill_all(server_url)
-    clock.now += IDLE_SECONDS
-    await asyncio.gather(*(pool.ping() for _ in range(6)))
-
-
-async def test_a_connection_that_dies_in_use_costs_one_unavailable(server_url: str, connect: Connect) -> None:
-    pool = connect(server_url, clock=Clock())
-    await asyncio.gather(*(pool.ping() for _ in range(3)))
-    await kill_all(server_url)
-    with pytest.raises(Unavailable):
-        await pool.ping()
-    await pool.ping()
-
-
-async def kill_all(url: str) -> None:
-    """End every other connection to the database of `url`, and wait until the server has forgotten them."""
-    this = make_url(url)
-    server = this.set(database="postgres" if url.startswith("postgresql") else "mysql")
-    admin = Database(server.render_as_string(hide_password=False), SETTINGS)
-    name = this.database
-    if url.startswith("postgresql"):
-        alive = f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'"
-        kill = "SELECT pg_terminate_backend({})"
-    else:
-        alive = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
-        kill = "KILL {}"
-    async with admin.reading() as session:
-        for number in (await session.execute(text(alive))).scalars().all():
-            await session.execute(text(kill.format(number)))
-    async with asyncio.timeout(10):
-        while True:
-            async with admin.reading() as session:
-                if not (await session.execute(text(alive))).all():
-                    break
-    await admin.close()
-
-
-async def test_the_victim_of_a_deadlock_is_run_again(server_url: str, connect: Connect) -> None:
-    database = connect(server_url)
-    await set_up(database)
-    async with database.session() as session:
-        await session.execute(insert(cups), [{"id": 1, "size": 0}, {"id": 2, "size": 0}])
-    both = asyncio.Barrier(2)
-    runs = 0
-
-    async def grow(first: int, second: int) -> None:
-        waited = False
-
-        async def work(session: AsyncSession) -> None:
-            nonlocal waited, runs
-            runs += 1
-            await session.execute(update(cups).where(cups.c.id == first).values(size=cups.c.size + 1))
-            if not waited:
-                waited = True
-                await both.wait()
-            await session.execute(update(cups).where(cups.c.id == second).values(size=cups.c.size + 1))
-
-        await database.transact(work)
-
-    await asyncio.gather(grow(1, 2), grow(2, 1))
-    assert runs == 3
-    async with database.reading() as session:
-        assert list((await session.execute(select(cups.c.size))).scalars()) == [2, 2]
-
-
-async def test_what_stays_contended_is_given_up_after_some_attempts(database: Database) -> None:
-    runs = 0
-
-    async def work(_session: AsyncSession) -> None:
-        nonlocal runs
-        runs += 1
-        raise Contended
-
-    with pytest.raises(Contended):
-        await database.transact(work)
-    assert runs == 3
-
-
 async def test_another_process_that_writes_is_waited_for_and_then_named(tmp_path: Path, connect: Connect) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'tea.sqlite3'}"
-    patient, hasty = connect(url), connect(url, statement_timeout_seconds=0.3)
+    patient, hasty = connect(url), connect(url, changed={"statement_timeout_seconds": 0.3})
     await set_up(patient)
     async with patient.session() as session:
         await session.execute(insert(pots).values(name="kyusu"))
