@@ -102,8 +102,9 @@ async def open_resources(
         stack.push_async_callback(redis.aclose)
         database = None
         if service.models is not None:
-            database = Database(settings.database_url_of(service.name), settings.data)
+            database = Database(settings.database_url_of(service.name), settings.data, read_url=settings.read_url)
             stack.push_async_callback(database.close)
+            metrics.follow_database(database)
         mesh = await stack.enter_async_context(
             open_mesh(
                 redis=redis,
@@ -165,6 +166,8 @@ async def open_resources(
             "calls": mesh, "cache": cache, "coordination": coordination, "events": events, "auth": auth,
             "revoked_sessions": board,
         }  # fmt: skip
+        if database is not None:
+            rooms["database"] = database
         yield Resources(
             settings, service, redis, database, mesh, metrics, observer, cache, coordination, auth, board, admission,
             rooms,

@@ -231,6 +231,10 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("DATABASE_URL", "MESH_DATABASE_URL")
     )
+    # A replica of it, for reads that may be a little behind.
+    read_database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_READ_URL", "MESH_DATABASE_READ_URL")
+    )
     version: str = "dev"
     zone: str = "local"
     # This process's share of the load relative to the others; 0: none.
@@ -276,6 +280,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite+aiosqlite:///{self.data_dir.resolve() / f'{service}.sqlite3'}"
+
+    @property
+    def read_url(self) -> str | None:
+        """The database's replica, if there is one."""
+        return None if self.read_database_url is None else self.read_database_url.get_secret_value()
 
 
 def load(**overrides: object) -> Settings:

@@ -18,7 +18,7 @@ SECRET = "hunter2-s3cret"
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of the machine that runs the tests does not count here."""
     for name in list(os.environ):
-        if name.startswith("MESH_") or name in {"REDIS_URL", "DATABASE_URL"}:
+        if name.startswith("MESH_") or name in {"REDIS_URL", "DATABASE_URL", "DATABASE_READ_URL"}:
             monkeypatch.delenv(name)
 
 
@@ -69,15 +69,23 @@ def test_a_service_has_a_sqlite_file_of_its_own_unless_a_database_is_named(
     assert settings.load().database_url_of("users") == "postgresql+asyncpg://u@db/x"
 
 
+@pytest.mark.parametrize("name", ["DATABASE_READ_URL", "MESH_DATABASE_READ_URL"])
+def test_a_replica_is_named_by_either_variable_and_there_is_none_by_default(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert settings.load().read_url is None
+    monkeypatch.setenv(name, "postgresql+asyncpg://u@replica/x")
+    assert settings.load().read_url == "postgresql+asyncpg://u@replica/x"
+
+
 def test_a_relative_data_directory_still_gives_an_absolute_database_path() -> None:
     url = settings.load(data_dir=Path("somewhere")).database_url_of("users")
     assert Path(url.removeprefix("sqlite+aiosqlite:///")).is_absolute()
 
 
 def test_secrets_are_never_printed() -> None:
-    loaded = settings.load(
-        redis_url=f"redis://:{SECRET}@h:1/0", database_url=f"postgresql+asyncpg://u:{SECRET}@h/x", env="test"
-    )
+    url = f"postgresql+asyncpg://u:{SECRET}@h/x"
+    loaded = settings.load(redis_url=f"redis://:{SECRET}@h:1/0", database_url=url, read_database_url=url, env="test")
     for text in (repr(loaded), str(loaded), repr(loaded.model_dump()), loaded.model_dump_json()):
         assert SECRET not in text
 

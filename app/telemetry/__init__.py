@@ -4,6 +4,7 @@ logs        one line per event on stderr
 redaction   what must not stand in them
 metrics     one Prometheus registry per process
 events      what events say, counted
+database    the database's pools in it
 """
 
 from app.telemetry.events import EventMetrics

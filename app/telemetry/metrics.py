@@ -9,6 +9,8 @@ from typing import Protocol
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from app.telemetry.database import Database, DatabaseCollector
+
 # From below a bare hop on one machine to the longest request that the platform allows.
 _BUCKETS = (
     0.001,
@@ -147,6 +149,10 @@ class Metrics:
         ):
             Gauge(name, documentation, registry=self.registry).set_function(read)
         self._lag.set_function(lag_seconds)
+
+    def follow_database(self, database: Database) -> None:
+        """Show how the pools of the process's database stand, whenever Prometheus asks."""
+        self.registry.register(DatabaseCollector(database))
 
     def render(self) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type."""
