@@ -75,18 +75,17 @@ def open_engine(url: URL, settings: DataSettings | None, **pool: Any) -> AsyncEn
 
 
 def is_closed(connection: Any) -> bool:
-    """Whether a driver's connection is known to be of no use; it costs no round trip.
+    """Whether a server's connection is known to be of no use; it costs no round trip.
 
-    The server's farewell has mostly arrived by the time that somebody wants to use it. asyncmy lets nobody look.
+    The server's farewell has mostly arrived by the time that somebody wants to use it.
     """
     if isinstance(connection, asyncpg.Connection):
-        closed: bool = connection.is_closed()
-        return closed
-    # As aiomysql's own pool looks.
-    reader = getattr(connection, "_reader", None)
-    if not isinstance(reader, asyncio.StreamReader):
-        return False
-    return reader.at_eof() or bool(getattr(reader, "eof_received", False))
+        return bool(connection.is_closed())
+    # aiomysql has a stream, and looks at it in this way in a pool of its own; asyncmy has a protocol.
+    stream, protocol = getattr(connection, "_reader", None), getattr(connection, "_proto", None)
+    if isinstance(stream, asyncio.StreamReader):
+        return stream.at_eof() or bool(getattr(stream, "eof_received", False))
+    return bool(getattr(protocol, "eof", True))
 
 
 def _sqlite(timeout_seconds: float | None) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from app.settings import DataSettings
 SETTINGS = DataSettings(pool_size=5, pool_overflow=5, statement_timeout_seconds=30)
 SERVERS = {"postgresql": "postgres_url", "mysql": "mysql_url"}
 KINDS = ("sqlite", *SERVERS)
+# The other driver of the same server.
+OTHER_DRIVER = "asyncmy"
 
 
 @pytest.fixture(params=KINDS)
@@ -34,11 +36,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield url
 
 
-@pytest.fixture(params=[*SERVERS])
+@pytest.fixture(params=[*SERVERS, OTHER_DRIVER])
 def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """As `database_url`, without SQLite: for what only servers have."""
-    with fresh(request.getfixturevalue(SERVERS[request.param])) as url:
-        yield url
+    """As `database_url`, without SQLite, for what only servers have; with each driver."""
+    kind = "mysql" if request.param == OTHER_DRIVER else request.param
+    with fresh(request.getfixturevalue(SERVERS[kind])) as url:
+        yield url.replace("aiomysql", "asyncmy") if request.param == OTHER_DRIVER else url
 
 
 @contextmanager
