@@ -1,4 +1,7 @@
-"""Every query of accounts, sessions, consents and the audit log; each method is one transaction."""
+"""Every query of accounts, sessions, consents and the audit log; each method is one transaction.
+
+Who may do what is never read from a replica, which may be behind.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, delete, insert, or_, select, update
+from sqlalchemy import Delete, Table, Update, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Contended, Database, Duplicate, changes
@@ -60,8 +63,9 @@ class AccountStore:
             "created_at": created_at,
         }
         try:
-            async with self._database.session() as session:
-                account_id = await changes.new_id(session, insert(accounts).values(values))
+            account_id = await self._database.transact(
+                lambda session: changes.new_id(session, insert(accounts).values(values))
+            )
         except Duplicate as error:
             raise AccountExists(f"There is an account {username} or subject {subject} already") from error
         return Account(account_id, subject, username, name, email, tuple(roles), False, created_at)
@@ -78,15 +82,17 @@ class AccountStore:
 
     async def every(self) -> list[Account]:
         """All of them, by user name."""
-        async with self._database.reading() as session:
-            rows = await session.execute(select(*_ACCOUNT).order_by(accounts.c.username))
-        return [_account(row) for row in rows]
+        query = select(*_ACCOUNT).order_by(accounts.c.username)
+        return [_account(row) for row in await self._database.read(lambda session: session.execute(query), fresh=True)]
 
     async def disable(self, account_id: int) -> None:
         """Let nobody log in to an account any more, and end its sessions."""
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> None:
             await session.execute(update(accounts).where(accounts.c.id == account_id).values(disabled=True))
             await session.execute(delete(sessions).where(sessions.c.account_id == account_id))
+
+        await self._database.transact(work)
 
     async def attempt(self, username: str, policy: Lockout, now: datetime) -> Attempt | None:
         """Count a wrong password ahead of looking at it, unless the account is locked; None if there is none.
@@ -102,8 +108,7 @@ class AccountStore:
             this = accounts.c.id == (_NOBODY if row is None else row.id)
             unlocked = or_(accounts.c.locked_until.is_(None), accounts.c.locked_until <= now)
             statement = update(accounts).where(this, unlocked, accounts.c.failures == failures - 1)
-            async with self._database.session() as session:
-                counted = await changes.count(session, statement.values(failures=failures, locked_until=until)) == 1
+            counted = await self._count(statement.values(failures=failures, locked_until=until)) == 1
             if row is None:
                 return None
             if counted:
@@ -113,25 +118,25 @@ class AccountStore:
 
     async def forgive(self, account_id: int) -> None:
         """After the right password: forget the wrong ones."""
-        async with self._database.session() as session:
-            statement = update(accounts).where(accounts.c.id == account_id)
-            await session.execute(statement.values(failures=0, locked_until=None))
+        await self._count(update(accounts).where(accounts.c.id == account_id).values(failures=0, locked_until=None))
 
     async def replace_hash(self, account_id: int, *, old: str, new: str) -> None:
         """Store the same password anew; a password that was changed meanwhile stays."""
-        async with self._database.session() as session:
-            this = (accounts.c.id == account_id, accounts.c.password_hash == old)
-            await session.execute(update(accounts).where(*this).values(password_hash=new))
+        this = (accounts.c.id == account_id, accounts.c.password_hash == old)
+        await self._count(update(accounts).where(*this).values(password_hash=new))
 
     async def change_password(self, account_id: int, password_hash: str) -> list[str]:
         """Set another password, unlock the account and end its sessions; returns their digests."""
-        async with self._database.session() as session:
+        mine = sessions.c.account_id == account_id
+
+        async def work(session: AsyncSession) -> list[str]:
             this = update(accounts).where(accounts.c.id == account_id)
             await session.execute(this.values(password_hash=password_hash, failures=0, locked_until=None))
-            mine = sessions.c.account_id == account_id
             ended = list(await session.scalars(select(sessions.c.digest).where(mine)))
             await session.execute(delete(sessions).where(mine))
-        return ended
+            return ended
+
+        return await self._database.transact(work)
 
     # Sessions
 
@@ -150,7 +155,8 @@ class AccountStore:
             replaces: the session of the same account in the same browser: what was begun in it belongs to the new one.
         """
         values = {"digest": digest, "account_id": account_id, "auth_time": auth_time, "expires_at": expires_at}
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> None:
             await session.execute(insert(sessions).values(values))
             if replaces is not None:
                 await session.execute(delete(sessions).where(sessions.c.digest == replaces))
@@ -158,13 +164,18 @@ class AccountStore:
                     heirs = update(table).where(table.c.session_digest == replaces)
                     await session.execute(heirs.values(session_digest=digest))
 
+        await self._database.transact(work)
+
     async def abandon(self, session_digest: str) -> None:
         """What a login has begun and nobody has fetched yet comes to nothing: codes, and devices that were allowed."""
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> None:
             waiting = (codes.c.session_digest == session_digest, codes.c.used_at.is_(None))
             await session.execute(delete(codes).where(*waiting))
             allowed = (device_codes.c.session_digest == session_digest, device_codes.c.state == "approved")
             await session.execute(update(device_codes).where(*allowed).values(state="denied"))
+
+        await self._database.transact(work)
 
     async def find_session(self, digest: str, now: datetime) -> Session | None:
         """A login that has not ended, of an account that is not disabled."""
@@ -173,21 +184,19 @@ class AccountStore:
             .join(sessions, sessions.c.account_id == accounts.c.id)
             .where(sessions.c.digest == digest, sessions.c.expires_at > now, accounts.c.disabled.is_(False))
         )
-        async with self._database.reading() as session:
-            row = (await session.execute(query)).one_or_none()
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else Session(digest, _account(row), row.auth_time, row.expires_at)
 
     async def close_session(self, digest: str) -> bool:
         """Whether there was such a session."""
-        async with self._database.session() as session:
-            return await changes.count(session, delete(sessions).where(sessions.c.digest == digest)) == 1
+        return await self._count(delete(sessions).where(sessions.c.digest == digest)) == 1
 
     # Consents
 
     async def consented(self, account_id: int, client_id: str) -> frozenset[str]:
         """The scopes that the account has allowed the client."""
-        async with self._database.reading() as session:
-            scope = await session.scalar(select(consents.c.scope).where(*_between(account_id, client_id)))
+        query = select(consents.c.scope).where(*_between(account_id, client_id))
+        scope: str | None = await self._database.read(lambda session: session.scalar(query), fresh=True)
         return frozenset((scope or "").split())
 
     async def consent(self, account_id: int, client_id: str, scopes: Collection[str], now: datetime) -> None:
@@ -222,24 +231,23 @@ class AccountStore:
             "request_id": entry.request_id,
             "detail": entry.detail,
         }
-        async with self._database.session() as session:
-            await session.execute(insert(audit).values(values))
+        await self._database.transact(lambda session: session.execute(insert(audit).values(values)))
 
     async def events(self, *, limit: int = 100) -> list[Entry]:
         """The latest entries, the newest first."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
-        async with self._database.reading() as session:
-            return [
-                Entry(row.at, row.event, row.subject, row.client_id, row.address, row.request_id, row.detail)
-                for row in await session.execute(query)
-            ]
+        return [
+            Entry(row.at, row.event, row.subject, row.client_id, row.address, row.request_id, row.detail)
+            for row in await self._database.read(lambda session: session.execute(query), fresh=True)
+        ]
 
     # Housekeeping
 
     async def purge(self, table: Table, column: str, *, before: datetime, limit: int) -> int:
         """Remove up to `limit` rows whose `column` is earlier than `before`; returns how many."""
         key = next(iter(table.primary_key))
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> int:
             chosen = select(key).where(table.c[column] < before).order_by(table.c[column]).limit(limit)
             keys = list(await session.scalars(chosen))
             # Under the condition once more: one of them may have been given more time.
@@ -247,15 +255,21 @@ class AccountStore:
                 session, delete(table).where(key.in_(keys), table.c[column] < before)
             ) if keys else 0  # fmt: skip
 
+        return await self._database.transact(work)
+
+    async def _count(self, statement: Update | Delete) -> int:
+        """The number of rows that a transaction of this one statement has matched."""
+        return await self._database.transact(lambda session: changes.count(session, statement))
+
     async def _one(self, condition: Any) -> Account | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(*_ACCOUNT).where(condition))).one_or_none()
+        query = select(*_ACCOUNT).where(condition)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else _account(row)
 
     async def _password_of(self, username: str) -> Any:
         columns = (*_ACCOUNT, accounts.c.password_hash, accounts.c.failures, accounts.c.locked_until)
-        async with self._database.reading() as session:
-            return (await session.execute(select(*columns).where(accounts.c.username == username))).one_or_none()
+        query = select(*columns).where(accounts.c.username == username)
+        return (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
 
 
 def _between(account_id: int, client_id: str) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Database, Duplicate, changes
 from app.services.identity.client import Client
@@ -19,29 +20,28 @@ class ClientStore:
         self._database = database
 
     async def find(self, client_id: str) -> Client | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(clients).where(clients.c.client_id == client_id))).one_or_none()
+        query = select(clients).where(clients.c.client_id == client_id)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else _client(row)
 
     async def add(self, client: Client, *, now: datetime) -> bool:
         """False if there is a client of this id already: it stays as it is."""
+        statement = insert(clients).values(**_columns(client), created_at=now)
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(clients).values(**_columns(client), created_at=now))
+            await self._database.transact(lambda session: session.execute(statement))
         except Duplicate:
             return False
         return True
 
     async def every(self) -> list[Client]:
         """All of them, by id."""
-        async with self._database.reading() as session:
-            return [_client(row) for row in await session.execute(select(clients).order_by(clients.c.client_id))]
+        query = select(clients).order_by(clients.c.client_id)
+        return [_client(row) for row in await self._database.read(lambda session: session.execute(query), fresh=True)]
 
     async def of_demo(self) -> list[str]:
         """The ids of those whose secret is the demo's."""
         query = select(clients.c.client_id).where(clients.c.demo.is_(True)).order_by(clients.c.client_id)
-        async with self._database.reading() as session:
-            return list(await session.scalars(query))
+        return list(await self._database.read(lambda session: session.scalars(query), fresh=True))
 
     async def rotate_secret(
         self, client_id: str, secret_digest: str, *, until: datetime, demo: bool | None = None
@@ -52,7 +52,8 @@ class ClientStore:
             demo: whether the new one is the demo's; None: as before.
         """
         this = clients.c.client_id == client_id
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> bool:
             # Read first: MySQL would move what the same statement has just written.
             old = await session.scalar(select(clients.c.secret_digest).where(this).with_for_update())
             values: dict[str, Any] = {
@@ -64,18 +65,19 @@ class ClientStore:
                 values["demo"] = demo
             return await changes.count(session, update(clients).where(this).values(values)) == 1
 
+        return await self._database.transact(work)
+
     async def renew_demo(self, client: Client) -> None:
         """Give a demo client its present secret and scopes, at once; other clients are left alone."""
         changed = {name: _columns(client)[name] for name in ("secret_digest", "scope", "audiences")}
-        async with self._database.session() as session:
-            this = (clients.c.client_id == client.client_id, clients.c.demo.is_(True))
-            await session.execute(update(clients).where(*this).values(changed))
+        this = (clients.c.client_id == client.client_id, clients.c.demo.is_(True))
+        await self._database.transact(lambda session: session.execute(update(clients).where(*this).values(changed)))
 
     async def use_assertion(self, digest: str, *, expires_at: datetime) -> bool:
         """Note that an assertion was used; False if it had been before."""
+        statement = insert(assertions).values(digest=digest, expires_at=expires_at)
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(assertions).values(digest=digest, expires_at=expires_at))
+            await self._database.transact(lambda session: session.execute(statement))
         except Duplicate:
             return False
         return True

@@ -37,8 +37,8 @@ class KeyRows:
 
     async def all(self) -> list[Key]:
         query = select(signing_keys).order_by(signing_keys.c.signs_from)
-        async with self._database.reading() as session:
-            return [self._key(row) for row in await session.execute(query)]
+        # One that was added a moment ago is to be there.
+        return [self._key(row) for row in await self._database.read(lambda session: session.execute(query), fresh=True)]
 
     async def add(self, turn: Turn) -> bool:
         """Make a key for `turn`; False if another process was faster."""
@@ -53,16 +53,14 @@ class KeyRows:
             "published_until": turn.published_until,
         }
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(signing_keys).values(values))
+            await self._database.transact(lambda session: session.execute(insert(signing_keys).values(values)))
         except Duplicate:
             return False
         return True
 
     async def forget(self, kids: tuple[str, ...], *, now: datetime) -> None:
-        async with self._database.session() as session:
-            over = signing_keys.c.published_until <= now
-            await session.execute(delete(signing_keys).where(signing_keys.c.kid.in_(kids), over))
+        these = delete(signing_keys).where(signing_keys.c.kid.in_(kids), signing_keys.c.published_until <= now)
+        await self._database.transact(lambda session: session.execute(these))
 
     def _key(self, row: Any) -> Key:
         return Key(

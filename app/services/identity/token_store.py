@@ -1,6 +1,7 @@
 """Every query of codes, families, refresh tokens and device codes; each method is one transaction.
 
-What may happen once is one UPDATE with its condition: of many at the same time, one finds a row to change.
+What may happen once is one UPDATE with its condition: of many at the same time, one finds a row to change. Nothing is read
+from a replica, which may be behind.
 """
 
 from __future__ import annotations
@@ -43,12 +44,11 @@ class TokenStore:
     # Authorization codes
 
     async def add_code(self, code: Code) -> None:
-        async with self._database.session() as session:
-            await session.execute(insert(codes).values(asdict(code)))
+        await self._database.transact(lambda session: session.execute(insert(codes).values(asdict(code))))
 
     async def find_code(self, digest: str) -> Code | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(*_CODE).where(codes.c.digest == digest))).one_or_none()
+        query = select(*_CODE).where(codes.c.digest == digest)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else Code(*row)
 
     async def redeem(self, code: Code, family: Family, refresh: NewRefresh | None) -> bool:
@@ -66,8 +66,8 @@ class TokenStore:
     # Families
 
     async def find_family(self, sid: str) -> Family | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(*_FAMILY).where(families.c.sid == sid))).one_or_none()
+        query = select(*_FAMILY).where(families.c.sid == sid)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else Family(*row)
 
     async def revoke(self, sid: str, reason: str, *, now: datetime) -> bool:
@@ -85,14 +85,13 @@ class TokenStore:
     async def recently_revoked(self, since: datetime) -> list[tuple[str, datetime]]:
         """The families that were ended after `since`, and when."""
         query = select(families.c.sid, families.c.revoked_at).where(families.c.revoked_at > since)
-        async with self._database.reading() as session:
-            return [(sid, revoked_at) for sid, revoked_at in await session.execute(query)]
+        found = await self._database.read(lambda session: session.execute(query), fresh=True)
+        return [(sid, revoked_at) for sid, revoked_at in found]
 
     # Refresh tokens
 
     async def find_refresh(self, digest: str) -> Refresh | None:
-        async with self._database.reading() as session:
-            return await _refresh(session, digest)
+        return await self._database.read(lambda session: _refresh(session, digest), fresh=True)
 
     async def rotate(self, digest: str, new: NewRefresh, *, now: datetime, grace_seconds: float) -> Verdict:
         """Put `new` into the place of a refresh token. Of two at once one is fresh, and the other one a retry.
@@ -125,8 +124,7 @@ class TokenStore:
     async def add_device_code(self, code: DeviceCode) -> bool:
         """False if the user code is taken."""
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(device_codes).values(asdict(code)))
+            await self._database.transact(lambda session: session.execute(insert(device_codes).values(asdict(code))))
         except Duplicate:
             return False
         return True
@@ -144,12 +142,15 @@ class TokenStore:
         this = device_codes.c.digest == code.digest
         before = now - timedelta(seconds=code.interval_seconds)
         patient = or_(device_codes.c.polled_at.is_(None), device_codes.c.polled_at <= before)
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> bool:
             if await changes.count(session, update(device_codes).where(this, patient).values(polled_at=now)) == 1:
                 return True
             slower = device_codes.c.interval_seconds + SLOWER_SECONDS
             await session.execute(update(device_codes).where(this).values(polled_at=now, interval_seconds=slower))
-        return False
+            return False
+
+        return await self._database.transact(work)
 
     async def decide(
         self,
@@ -170,8 +171,8 @@ class TokenStore:
             "session_digest": session_digest,
             "auth_time": auth_time,
         }
-        async with self._database.session() as session:
-            return await changes.count(session, update(device_codes).where(*this).values(values)) == 1
+        decided = update(device_codes).where(*this).values(values)
+        return await self._database.transact(lambda session: changes.count(session, decided)) == 1
 
     async def redeem_device_code(self, digest: str, family: Family, refresh: NewRefresh | None) -> bool:
         """Use an approved device code up and found its family; False if somebody else has used it."""
@@ -186,8 +187,8 @@ class TokenStore:
         return await self._database.transact(work)
 
     async def _device_code(self, *conditions: Any) -> DeviceCode | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(*_DEVICE).where(*conditions))).one_or_none()
+        query = select(*_DEVICE).where(*conditions)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return None if row is None else DeviceCode(*row)
 
     async def _revoke(self, which: Any, reason: str, now: datetime) -> list[str]:

@@ -35,21 +35,19 @@ class StockRepository:
         self._database = database
 
     async def find(self, sku: str) -> Item | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(items).where(items.c.sku == sku))).one_or_none()
+        query = select(items).where(items.c.sku == sku)
+        row = (await self._database.read(lambda session: session.execute(query))).one_or_none()
         return Item(*row) if row else None
 
     async def page(self, *, limit: int, cursor: str | None) -> Page[Item]:
         """The items after `cursor`, by sku. Raises InvalidInput for a malformed cursor."""
         query = select(items).where(items.c.sku > pagination.after_key(cursor)).order_by(items.c.sku).limit(limit + 1)
-        async with self._database.reading() as session:
-            found = [Item(*row) for row in await session.execute(query)]
+        found = [Item(*row) for row in await self._database.read(lambda session: session.execute(query))]
         return pagination.cut(found, limit, lambda item: item.sku)
 
     async def add(self, item: Item) -> None:
         try:
-            async with self._database.session() as session:
-                await session.execute(insert(items).values(_values(item)))
+            await self._database.transact(lambda session: session.execute(insert(items).values(_values(item))))
         except Duplicate as error:
             raise SkuTaken(f"There is an item {item.sku} already") from error
 
@@ -58,33 +56,41 @@ class StockRepository:
         this = items.c.sku == sku
         new_values = {**new, "version": items.c.version + 1}
         statement = update(items).where(this, versions.among(items.c.version, expected)).values(new_values)
-        async with self._database.session() as session:
+
+        async def work(session: AsyncSession) -> Item | None:
             changed = await changes.count(session, statement)
             row = (await session.execute(select(items).where(this))).one_or_none()
-        if not changed:
-            versions.missed(expected, there=row is not None)
-        return Item(*row) if changed and row else None
+            if not changed:
+                versions.missed(expected, there=row is not None)
+            return Item(*row) if changed and row else None
+
+        return await self._database.transact(work)
 
     async def remove(self, sku: str, *, expected: Expected = None) -> bool:
         """Whether there was such an item. Raises ItemReserved, PreconditionFailed."""
         this = items.c.sku == sku
+        statement = delete(items).where(this, versions.among(items.c.version, expected))
+
+        async def work(session: AsyncSession) -> bool:
+            if await changes.count(session, statement):
+                return True
+            versions.missed(expected, there=await session.scalar(select(items.c.sku).where(this)) is not None)
+            return False
+
         try:
-            async with self._database.session() as session:
-                removed = await changes.count(
-                    session, delete(items).where(this, versions.among(items.c.version, expected))
-                )
-                if not removed:
-                    versions.missed(expected, there=await session.scalar(select(items.c.sku).where(this)) is not None)
+            return await self._database.transact(work)
         except StillReferenced as error:
             raise ItemReserved(f"Some of {sku} is reserved") from error
-        return removed == 1
 
     async def fill(self, goods: Sequence[Item]) -> None:
         """Put `goods` into an empty table; a table with anything in it is left alone."""
+
+        async def work(session: AsyncSession) -> None:
+            if (await session.execute(select(items.c.sku).limit(1))).first() is None:
+                await session.execute(insert(items), [_values(item) for item in goods])
+
         try:
-            async with self._database.session() as session:
-                if (await session.execute(select(items.c.sku).limit(1))).first() is None:
-                    await session.execute(insert(items), [_values(item) for item in goods])
+            await self._database.transact(work)
         except Duplicate:
             # Another process was faster: all of its rows are in, and none of ours.
             return
@@ -97,8 +103,8 @@ class ReservationRepository:
         self._database = database
 
     async def find(self, order_ref: str) -> Reservation | None:
-        async with self._database.reading() as session:
-            return await ReservationsWithin(session).find(order_ref)
+        # Who asks has just been told that the reference is known.
+        return await self._database.read(lambda session: ReservationsWithin(session).find(order_ref), fresh=True)
 
     async def hold(self, order_ref: str, wanted: Sequence[Line], now: datetime) -> Reservation | None:
         """Take the stock and note it; None if the reference is known. Raises OutOfStock and UnknownItems."""

@@ -29,13 +29,13 @@ class OrderRepository:
         self._database = database
 
     async def find(self, order_id: int) -> Order | None:
-        found = await self._read(select(orders).where(orders.c.id == order_id))
+        found = await self._read(select(orders).where(orders.c.id == order_id), fresh=True)
         return found[0] if found else None
 
     async def owner(self, order_id: int) -> int | None:
         """The id of the user whose order it is; None if there is no such order."""
-        async with self._database.reading() as session:
-            found: int | None = await session.scalar(select(orders.c.user_id).where(orders.c.id == order_id))
+        query = select(orders.c.user_id).where(orders.c.id == order_id)
+        found: int | None = await self._database.read(lambda session: session.scalar(query), fresh=True)
         return found
 
     async def page(self, *, limit: int, cursor: str | None, user_id: int | None) -> Page[Order]:
@@ -56,7 +56,7 @@ class OrderRepository:
         except Duplicate:
             if draft.request_key is None:
                 raise
-            known = await self._read(select(orders).where(orders.c.request_key == draft.request_key))
+            known = await self._read(select(orders).where(orders.c.request_key == draft.request_key), fresh=True)
             if not known:
                 # Given up between our two steps: the key is free again.
                 return await self._add(draft, policy)
@@ -73,10 +73,13 @@ class OrderRepository:
         this, among = orders.c.id == order_id, versions.among(orders.c.version, expected)
         return await self._database.transact(lambda session: _move(session, this, State.CANCELLED, only=among))
 
-    async def _read(self, query: Select[Any]) -> list[Order]:
-        async with self._database.reading() as session:
+    async def _read(self, query: Select[Any], *, fresh: bool = False) -> list[Order]:
+        async def work(session: AsyncSession) -> tuple[Sequence[Row[Any]], dict[int, list[Line]]]:
             rows = (await session.execute(query)).all()
-            contents = await _lines_of(session, [row.id for row in rows])
+            return rows, await _lines_of(session, [row.id for row in rows])
+
+        # Somebody who has placed an order must find it, and who changes one must know how it stands.
+        rows, contents = await self._database.read(work, fresh=fresh)
         return [_order(row, contents[row.id]) for row in rows]
 
 

@@ -26,22 +26,23 @@ class UserRepository:
         self._database = database
 
     async def find(self, user_id: int) -> User | None:
-        async with self._database.reading() as session:
-            row = (await session.execute(select(users).where(users.c.id == user_id))).one_or_none()
+        query = select(users).where(users.c.id == user_id)
+        # It is asked for the cache: what a replica has not heard of yet must not be kept after it was invalidated.
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return User(*row) if row else None
 
     async def page(self, *, limit: int, cursor: str | None) -> Page[User]:
         """The users after `cursor`, by id. Raises InvalidInput for a malformed cursor."""
         query = select(users).where(users.c.id > pagination.after_id(cursor)).order_by(users.c.id).limit(limit + 1)
-        async with self._database.reading() as session:
-            found = [User(*row) for row in await session.execute(query)]
+        found = [User(*row) for row in await self._database.read(lambda session: session.execute(query))]
         return pagination.cut(found, limit, lambda user: user.id)
 
     async def add(self, *, name: str, email: str, created_at: datetime) -> User:
         values = {"name": name, "email": email, "created_at": created_at}
         try:
-            async with self._database.session() as session:
-                user_id = await changes.new_id(session, insert(users).values(values))
+            user_id = await self._database.transact(
+                lambda session: changes.new_id(session, insert(users).values(values))
+            )
         except Duplicate as error:
             raise _taken(email) from error
         return User(id=user_id, name=name, email=email, created_at=created_at)
@@ -51,37 +52,47 @@ class UserRepository:
         this = users.c.id == user_id
         new_values = {**new, "version": users.c.version + 1}
         statement = update(users).where(this, versions.among(users.c.version, expected)).values(new_values)
+
+        async def work(session: AsyncSession) -> User | None:
+            changed = await changes.count(session, statement)
+            row = (await session.execute(select(users).where(this))).one_or_none()
+            if not changed:
+                versions.missed(expected, there=row is not None)
+            if not changed or row is None:
+                return None
+            await _tell(session, UserChanged(user_id=user_id, name=row.name))
+            return User(*row)
+
         try:
-            async with self._database.session() as session:
-                changed = await changes.count(session, statement)
-                row = (await session.execute(select(users).where(this))).one_or_none()
-                if changed and row is not None:
-                    await _tell(session, UserChanged(user_id=user_id, name=row.name))
+            return await self._database.transact(work)
         except Duplicate as error:
             raise _taken(new["email"]) from error
-        if not changed:
-            versions.missed(expected, there=row is not None)
-        return User(*row) if changed and row else None
 
     async def remove(self, user_id: int, *, expected: Expected = None) -> bool:
         """Whether there was such a user. Raises PreconditionFailed."""
         this = users.c.id == user_id
-        async with self._database.session() as session:
-            removed = await changes.count(session, delete(users).where(this, versions.among(users.c.version, expected)))
-            if removed:
+        statement = delete(users).where(this, versions.among(users.c.version, expected))
+
+        async def work(session: AsyncSession) -> bool:
+            if await changes.count(session, statement):
                 await _tell(session, UserRemoved(user_id=user_id))
-            else:
-                versions.missed(expected, there=await session.scalar(select(users.c.id).where(this)) is not None)
-        return removed == 1
+                return True
+            versions.missed(expected, there=await session.scalar(select(users.c.id).where(this)) is not None)
+            return False
+
+        return await self._database.transact(work)
 
     async def fill(self, people: Sequence[User]) -> None:
         """Put `people` into an empty table, with their ids; a table with anybody in it is left alone."""
         rows = [{"id": p.id, "name": p.name, "email": p.email, "created_at": p.created_at} for p in people]
+
+        async def work(session: AsyncSession) -> None:
+            if (await session.execute(select(users.c.id).limit(1))).first() is None:
+                await session.execute(insert(users), rows)
+                await changes.count_on(session, users.c.id)
+
         try:
-            async with self._database.session() as session:
-                if (await session.execute(select(users.c.id).limit(1))).first() is None:
-                    await session.execute(insert(users), rows)
-                    await changes.count_on(session, users.c.id)
+            await self._database.transact(work)
         except Duplicate:
             # Another process was faster: all of its rows are in, and none of ours.
             return
