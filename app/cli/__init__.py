@@ -11,11 +11,11 @@ token.py      token: an access token, for a shell
 rollout.py    rollout SERVICE…: a rolling restart of what `mesh up` runs
 drain.py      drain INSTANCE: out of the traffic, and back
 weight.py     weight SERVICE RULE…: who gets how much of it
-db.py         db upgrade, db status, db revise
 events.py     events lag, events forget: who is how far behind
 tail.py       events tail: what is published
 dead.py       events dead: what nobody could handle
 outboxes.py   what waits to be sent
+db.py         db upgrade, db downgrade, db status, db revision
 user.py       user add, user list, user disable
 client.py     client add, client list, client rotate
 identity.py   opens identity's database for those

@@ -22,8 +22,9 @@ All = Annotated[bool, typer.Option("--all", help="Every service that has tables.
 def register(mesh: typer.Typer) -> None:
     db = typer.Typer(help="The tables of the services: where they stand, and up to date.", no_args_is_help=True)
     db.command("upgrade")(upgrade)
+    db.command("downgrade")(downgrade)
+    db.command("revision")(revision)
     db.command("status")(status)
-    db.command("revise")(revise)
     mesh.add_typer(db, name="db")
 
 
@@ -40,6 +41,30 @@ def upgrade(service: Name = None, *, every: All = False, data_dir: DataDir = Non
             typer.echo(f"{each.name}: up to date at {before.head}")
 
 
+def downgrade(
+    service: Name = None,
+    *,
+    every: All = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="REVISION", help="The one to go back to; base: to nothing.", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Take a service's tables back by one revision, or to the one that is named. What only newer ones hold is lost."""
+    if every and to not in (None, migrations.BASE):
+        raise InvalidInput(f"With --all, go back by one revision each, or --to {migrations.BASE}")
+    settings = _settings(data_dir)
+    for each in _chosen(service, every=every):
+        url = settings.database_url_of(each.name)
+        before = asyncio.run(migrations.downgrade(each, url, to=to))
+        after = asyncio.run(migrations.status(each, url))
+        if before.current == after.current:
+            typer.echo(f"{each.name}: stays at {after.current or 'nothing'}")
+        else:
+            typer.echo(f"{each.name}: now at {after.current or 'nothing'}, was at {before.current}")
+
+
 def status(service: Name = None, *, every: All = False, data_dir: DataDir = None) -> None:
     """Say where a service's tables stand, and change nothing. The code is 1 if a revision is pending."""
     settings = _settings(data_dir)
@@ -51,13 +76,13 @@ def status(service: Name = None, *, every: All = False, data_dir: DataDir = None
         raise typer.Exit(1)
 
 
-def revise(
+def revision(
     service: Annotated[str, typer.Argument()], message: Annotated[str, typer.Argument()], *, data_dir: DataDir = None
 ) -> None:
     """Write a new revision: what the service's models have and its database lacks. Read it before you run it."""
     settings = _settings(data_dir)
     (each,) = _chosen(service, every=False)
-    asyncio.run(migrations.revise(each, settings.database_url_of(each.name), message))
+    asyncio.run(migrations.revision(each, settings.database_url_of(each.name), message))
     typer.echo(f"{each.name}: a revision was written to {each.migrations}")
 
 

@@ -1,19 +1,15 @@
 """Alembic, per service: ``await upgrade(service, url)`` brings the service's tables to their newest revision.
 
-However many processes start at once, one migrates and the others wait and find the work done:
+However many processes start at once, one migrates (see `locks`) and the others wait and find the work done. Services may
+share a database: each has a version table of its own and sees its own tables only.
 
-    SQLite           one IMMEDIATE transaction around everything: the file's own write lock, gone with its holder
-    PostgreSQL       an advisory lock, held by the connection
-    MySQL, MariaDB   GET_LOCK, held by the connection
-
-Services may share a database: each has a version table of its own and sees its own tables only. Revisions go forward
-only: old and new processes run side by side during an update, so a mistake is mended by the next revision.
+Processes go forward only, by themselves: old and new ones run side by side during an update, so as a rule a mistake is
+mended by the next revision. An operator may go back, with ``downgrade``, once no process is left that needs what goes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,17 +20,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, MetaData, text
+from sqlalchemy import URL, Connection, MetaData
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from app import telemetry
-from app.data import backends, faults
-from app.errors import Misconfigured, Unavailable
+from app.data import backends, faults, locks
+from app.errors import Conflict, InvalidInput, Misconfigured
 
 ENVIRONMENT = Path(__file__).parent / "alembic_env"
-LOCK_SECONDS = 60
+BASE = "base"
 
 _T = TypeVar("_T")
 _Work = Callable[[Connection, Config], _T]
@@ -63,6 +58,7 @@ class Status:
         head: the newest revision of the code; None if there is none.
         pending: the revisions that `upgrade` would run, oldest first.
         ahead: the database was migrated by newer code, whose revisions this code does not know.
+        known: all revisions of the code, oldest first.
     """
 
     service: str
@@ -70,6 +66,7 @@ class Status:
     head: str | None
     pending: tuple[str, ...]
     ahead: bool
+    known: tuple[str, ...] = ()
 
 
 async def upgrade(service: Migrated, url: str) -> Status:
@@ -95,6 +92,30 @@ async def upgrade(service: Migrated, url: str) -> Status:
     return before
 
 
+async def downgrade(service: Migrated, url: str, *, to: str | None = None) -> Status:
+    """Go back, alone as in `upgrade`, and return the state before. What only the later revisions can hold is gone.
+
+    Args:
+        to: the revision to go back to, ``base`` for before the first; by default one revision back.
+
+    Raises:
+        Conflict: newer code has migrated the database, and only that knows the way back.
+        InvalidInput: `to` is no revision before the present one.
+        Unavailable, Misconfigured: as `upgrade`.
+    """
+    found = await status(service, url)
+    if found.current is None and _target(found, to) == BASE:
+        # Nothing to go back from, so nothing to create either.
+        return found
+
+    def go_back(connection: Connection, config: Config) -> Status:
+        return _downgrade(connection, config, to)
+
+    before = await asyncio.to_thread(_run, service, backends.parse(url), go_back, locked=True)
+    _log.warning("migrated back", service=service.name, before=before.current, to=to or "the revision before")
+    return before
+
+
 async def status(service: Migrated, url: str) -> Status:
     """Say where the tables are, and change nothing. Raises what `upgrade` raises."""
     parsed = backends.parse(url)
@@ -106,7 +127,7 @@ async def status(service: Migrated, url: str) -> Status:
     return await asyncio.to_thread(_run, service, parsed, lambda c, _: _status(service, c), locked=False)
 
 
-async def revise(service: Migrated, url: str, message: str) -> None:
+async def revision(service: Migrated, url: str, message: str) -> None:
     """Write a new revision into the service's folder: what its models have and the database at `url` lacks."""
 
     def write(_connection: Connection, config: Config) -> None:
@@ -150,10 +171,12 @@ def _status(service: Migrated, connection: Connection) -> Status:
 
 
 def _compare(service: Migrated, current: str | None) -> Status:
-    known = [script.revision for script in ScriptDirectory.from_config(_config(service)).walk_revisions()][::-1]
+    known = tuple(script.revision for script in ScriptDirectory.from_config(_config(service)).walk_revisions())[::-1]
     ahead = current is not None and current not in known
-    pending = () if ahead else tuple(known[known.index(current) + 1 :] if current else known)
-    return Status(service.name, current=current, head=known[-1] if known else None, pending=pending, ahead=ahead)
+    pending = () if ahead else known[known.index(current) + 1 :] if current else known
+    return Status(
+        service.name, current=current, head=known[-1] if known else None, pending=pending, ahead=ahead, known=known
+    )
 
 
 def _upgrade(connection: Connection, config: Config) -> Status:
@@ -164,6 +187,28 @@ def _upgrade(connection: Connection, config: Config) -> Status:
     if before.pending:
         command.upgrade(config, "head")
     return before
+
+
+def _downgrade(connection: Connection, config: Config, to: str | None) -> Status:
+    before = _status(config.attributes["service"], connection)
+    target = _target(before, to)
+    if not config.attributes["locked_by_transaction"]:
+        connection.commit()
+    if target != (before.current or BASE):
+        command.downgrade(config, target)
+    return before
+
+
+def _target(before: Status, to: str | None) -> str:
+    """The revision to go back to. Raises Conflict and InvalidInput as `downgrade`."""
+    if before.ahead:
+        raise Conflict(f"{before.service}: newer code has migrated it, to {before.current}: go back with that code")
+    path = (BASE, *before.known[: len(before.known) - len(before.pending)])
+    if to is None:
+        return path[-2] if len(path) > 1 else BASE
+    if to not in path:
+        raise InvalidInput(f"{before.service}: {to} is no revision before {before.current or BASE}")
+    return to
 
 
 # ------------------------------------------------------------------------------------- connection and lock
@@ -194,7 +239,7 @@ async def _connected(service: Migrated, url: URL, work: _Work[_T], *, locked: bo
     try:
         async with engine.connect() as connection:
             if locked:
-                await _LOCKS[url.get_backend_name()](connection, service.name)
+                await locks.take(url.get_backend_name(), connection, service.name)
             config.attributes["connection"] = connection.sync_connection
             result = await connection.run_sync(work, config)
             await connection.commit()
@@ -213,38 +258,3 @@ def _only_ours(service: Migrated) -> Callable[[str | None, str, object], bool]:
         return kind != "table" or name in tables
 
     return include
-
-
-async def _lock_sqlite(connection: AsyncConnection, _service: str) -> None:
-    # Alembic moves rows to a new table to alter one; with the keys enforced, dropping the old one would take the
-    # rows that refer to it along. The pragma has no effect inside a transaction.
-    await connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-    await connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-async def _lock_postgresql(connection: AsyncConnection, service: str) -> None:
-    number = int.from_bytes(_lock_name(service)[:8], "big", signed=True)
-    await connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
-    await connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
-    await connection.commit()
-
-
-async def _lock_mysql(connection: AsyncConnection, service: str) -> None:
-    # These locks are the server's, not the database's.
-    name = text("SELECT GET_LOCK(CONCAT(:prefix, MD5(DATABASE())), :seconds)")
-    prefix = _lock_name(service).hex()[:24]
-    if not (await connection.execute(name, {"prefix": prefix, "seconds": LOCK_SECONDS})).scalar():
-        raise Unavailable(f"Another process is migrating {service}", retry_after=faults.RETRY_AFTER_SECONDS)
-    await connection.commit()
-
-
-def _lock_name(service: str) -> bytes:
-    return hashlib.sha256(f"mesh:migrate:{service}".encode()).digest()
-
-
-_LOCKS = {
-    "sqlite": _lock_sqlite,
-    "postgresql": _lock_postgresql,
-    "mysql": _lock_mysql,
-    "mariadb": _lock_mysql,
-}

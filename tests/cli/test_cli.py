@@ -117,6 +117,21 @@ def test_tables_are_brought_up_to_date_once(tmp_path: Path) -> None:
     assert mesh("db", "status", *where).returncode == 0
 
 
+def test_tables_go_back_when_an_operator_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--data-dir", str(tmp_path))
+    end(capsys, "db", "upgrade", "users", *where)
+    code, out, _ = end(capsys, "db", "downgrade", "users", "--to", "base", *where)
+    assert code == 0
+    assert out.startswith("users: now at nothing, was at 0")
+    assert end(capsys, "db", "downgrade", "users", *where)[:2] == (0, "users: stays at nothing\n")
+    code, _, err = end(capsys, "db", "downgrade", "--all", "--to", "0001", *where)
+    assert code == 2
+    assert "--to base" in err
+    code, _, err = end(capsys, "db", "downgrade", "users", "--to", "0001", *where)
+    assert code == 2
+    assert "no revision before" in err
+
+
 def test_one_service_runs_in_the_foreground_as_in_production(tmp_path: Path, redis_url: str, namespace: str) -> None:
     environment = {"REDIS_URL": redis_url, "MESH_REGISTRY__NAMESPACE": namespace, "MESH_DATA_DIR": str(tmp_path)}
     assert mesh("db", "upgrade", "users", **environment).returncode == 0

@@ -64,7 +64,7 @@ async def test_services_that_share_a_database_do_not_see_one_another(database_ur
     await migrations.upgrade(one, database_url)
     assert (await migrations.status(two, database_url)).current is None
     await migrations.upgrade(two, database_url)
-    await migrations.revise(two, database_url, "nothing is new")
+    await migrations.revision(two, database_url, "nothing is new")
     assert two.migrations is not None
     (written,) = two.migrations.glob("0002_*.py")
     assert "drop_table" not in written.read_text()
@@ -74,13 +74,17 @@ async def test_a_new_revision_holds_what_the_models_have_and_the_database_lacks(
     database_url: str, tmp_path: Path
 ) -> None:
     service = toy(tmp_path)
-    await migrations.revise(service, database_url, "first toys")
+    await migrations.revision(service, database_url, "first toys")
     await migrations.upgrade(service, database_url)
     wider = toy(tmp_path, "toy", "price")
-    await migrations.revise(wider, database_url, "prices")
+    await migrations.revision(wider, database_url, "prices")
     await migrations.upgrade(wider, database_url)
     assert service.migrations is not None
     assert sorted(path.name for path in service.migrations.glob("*.py")) == ["0001_first_toys.py", "0002_prices.py"]
+    for there in ("0001", "base"):
+        await migrations.downgrade(wider, database_url)
+        assert (await migrations.status(wider, database_url)).current == (None if there == "base" else there)
+    await migrations.upgrade(wider, database_url)
     database = Database(database_url, SETTINGS)
     async with database.session() as session:
         assert wider.models is not None

@@ -28,13 +28,22 @@ def toy(folder: Path, name: str = "toy", *columns: str) -> Toy:
     return Toy(name, models, versions)
 
 
-def revision(toy: Toy, number: int, body: str) -> None:
+def revision(toy: Toy, number: int, body: str, *, back: str = "pass") -> None:
     assert toy.migrations is not None
     before = repr(f"{number - 1:04}" if number > 1 else None)
     (toy.migrations / f"{number:04}.py").write_text(
         f"from alembic import op\nimport sqlalchemy as sa\nrevision = '{number:04}'\ndown_revision = {before}\n"
-        f"def upgrade():\n    {body}\n"
+        f"def upgrade():\n    {body}\n\n\ndef downgrade():\n    {back}\n"
     )
 
 
 CREATE = "op.create_table('toys', sa.Column('id', sa.Integer, primary_key=True))"
+PRICE = "op.add_column('toys', sa.Column('price', sa.Integer))"
+
+
+def with_two_revisions(folder: Path) -> Toy:
+    """A service whose second revision adds a column."""
+    service = toy(folder)
+    revision(service, 1, CREATE, back="op.drop_table('toys')")
+    revision(service, 2, PRICE, back="op.drop_column('toys', 'price')")
+    return service

@@ -208,3 +208,21 @@ def upgrade() -> None:
         **tables.OPTIONS,
     )
     op.create_index("ix_identity_refresh_tokens_sid", "identity_refresh_tokens", ["sid"])
+
+
+def downgrade() -> None:
+    # Who refers to another goes first.
+    for table in (
+        "identity_refresh_tokens",
+        "identity_sessions",
+        "identity_families",
+        "identity_device_codes",
+        "identity_consents",
+        "identity_codes",
+        "identity_signing_keys",
+        "identity_clients",
+        "identity_audit",
+        "identity_assertions",
+        "identity_accounts",
+    ):
+        op.drop_table(table)

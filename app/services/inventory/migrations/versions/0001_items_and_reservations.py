@@ -46,3 +46,9 @@ def upgrade() -> None:
         **tables.OPTIONS,
     )
     op.create_index("ix_inventory_reservation_lines_sku", "inventory_reservation_lines", ["sku"])
+
+
+def downgrade() -> None:
+    op.drop_table("inventory_reservation_lines")
+    op.drop_table("inventory_reservations")
+    op.drop_table("inventory_items")

@@ -35,3 +35,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], ondelete="CASCADE", name="fk_order_lines_order_id_orders"),
         **tables.OPTIONS,
     )
+
+
+def downgrade() -> None:
+    op.drop_table("order_lines")
+    op.drop_table("orders")

@@ -22,3 +22,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("email", name="uq_users_email"),
         **tables.NUMBERED,
     )
+
+
+def downgrade() -> None:
+    op.drop_table("users")
