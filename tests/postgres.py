@@ -26,24 +26,53 @@ FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_conn
 LEASH = '"$@" </dev/null & read -r _; kill -INT $!; wait $!'
 
 
-@contextmanager
-def embedded() -> Iterator[str]:
-    """Run a server for the length of the block and yield its address, `postgresql://postgres@127.0.0.1:PORT/postgres`."""
-    with tempfile.TemporaryDirectory(prefix="mesh-postgres-") as name:
-        home, account = Path(name), _account()
-        programs = _programs(home, account)
+class Server:
+    """A server that may be stopped and started again: its port and its data outlive it."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._account = home, _account()
+        self._programs = _programs(home, self._account)
         for path in (home, home / "data"):
             path.mkdir(exist_ok=True)
-            if account is not None:
-                shutil.chown(path, account, pwd.getpwnam(account).pw_gid)
-        _initialise(programs, home, account)
-        port = ports.any_free()
-        process = _serve(programs, home, account, port)
+            if self._account is not None:
+                shutil.chown(path, self._account, pwd.getpwnam(self._account).pw_gid)
+        _initialise(self._programs, home, self._account)
+        self._port = ports.any_free()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address, `postgresql://postgres@127.0.0.1:PORT/postgres`."""
+        return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        self._process = _serve(self._programs, self._home, self._account, self._port)
+        _wait(self._process, self._port, self._home / "log")
+
+    def stop(self) -> None:
+        """End all sessions, leave the files clean."""
+        if self._process is not None:
+            self._process.communicate(timeout=START_SECONDS)
+            self._process = None
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server of one's own for the length of the block."""
+    with tempfile.TemporaryDirectory(prefix="mesh-postgres-") as name:
+        server = Server(Path(name))
         try:
-            _wait(process, port, home / "log")
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            server.start()
+            yield server
         finally:
-            process.communicate(timeout=START_SECONDS)
+            server.stop()
+
+
+@contextmanager
+def embedded() -> Iterator[str]:
+    """Run a server for the length of the block and yield its address."""
+    with running() as server:
+        yield server.url
 
 
 def _account() -> str | None:

@@ -192,6 +192,9 @@ def watching(watch: Watch) -> Iterator[None]:
 class _Queue(AsyncAdaptedQueuePool):
     """SQLAlchemy's pool, and how many wait for it."""
 
+    # Its log goes by the name of its module: to SQLAlchemy's, which is silent unless something is wrong.
+    __module__ = AsyncAdaptedQueuePool.__module__
+
     waiting = 0
 
     def connect(self) -> PoolProxiedConnection:

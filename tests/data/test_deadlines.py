@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import deadline
 from app.context import Context, activate
 from app.data import Database
 from app.errors import DeadlineExceeded, Unavailable
@@ -68,6 +70,30 @@ async def test_a_statement_ends_with_its_request_and_on_the_server_too(
     await database.ping()
     with request(0.3), pytest.raises(DeadlineExceeded):
         await run(database, way, endless(database))
+    await server.until_idle()
+    await database.ping()
+    assert database.pools["primary"].checked_out == 0
+
+
+@pytest.mark.parametrize("way", ["read", "transact"])
+async def test_requests_that_end_and_are_given_up_at_any_moment_leave_nothing_running(
+    server_url: str, server: Server, connect: Connect, way: str
+) -> None:
+    database, loop, rng = connect(server_url), asyncio.get_running_loop(), random.Random(7)
+    await database.ping()
+
+    async def ask(seconds: float) -> None:
+        # As a request is bounded, which is cancelled by its own end just when its statement is.
+        with request(seconds), deadline.of(loop).within(seconds):
+            await run(database, way, endless(database))
+
+    for number in range(30):
+        seconds = rng.uniform(0.011, 0.05)
+        asking = asyncio.create_task(ask(seconds))
+        if number % 2:
+            loop.call_later(rng.uniform(0, 1.1 * seconds), asking.cancel)
+        with suppress(DeadlineExceeded, TimeoutError, asyncio.CancelledError):
+            await asking
     await server.until_idle()
     await database.ping()
     assert database.pools["primary"].checked_out == 0

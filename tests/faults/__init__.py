@@ -12,6 +12,7 @@ test_restarts       rolling restarts, with nothing lost
 test_replicas       a replica is killed, stands still, or answers ten times slower
 test_line           replicas behind lines that reset, stall, and are cut
 test_redis          Redis stops, forgets, hangs, falls back into the past; a process starts without it
+test_postgres       the database of a service ends every connection, stops, and comes back
 test_storm          a service that always fails
 test_overload       a service that is asked for three times what it can do
 test_cancelled      one call in ten is given up by its caller

@@ -62,6 +62,14 @@ def _user(number: int) -> int:
     return 1 + number % 100
 
 
+def _sign_up(number: int) -> dict[str, str]:
+    return {"name": f"Guest{number}", "email": f"guest{number}@example.org"}
+
+
+def _is_sign_up(number: int, status: int, body: Any) -> bool:
+    return {name: body[name] for name in ("name", "email")} == _sign_up(number)
+
+
 def _says_number(number: int, status: int, body: Any) -> bool:
     return status != 200 or bool(body["number"] == number)
 
@@ -73,6 +81,7 @@ def _anything(number: int, status: int, body: Any) -> bool:
 KINDS = {
     "user": Kind(lambda n: Request("GET", f"/users/{_user(n)}"), frozenset({200}), _is_user),
     "order": Kind(lambda n: Request("POST", "/orders", order(n)), frozenset({202}), _is_order),
+    "sign-up": Kind(lambda n: Request("POST", "/users", _sign_up(n)), frozenset({201}), _is_sign_up),
     "echo": Kind(lambda n: Request("GET", f"/toy/echo/{n}"), frozenset({200}), _says_number),
     "write": Kind(lambda n: Request("POST", f"/toy/echo/{n}", {}), frozenset({200}), _says_number),
     "ask": Kind(lambda n: Request("GET", f"/toy/ask/{n}"), frozenset({200}), _says_number),
