@@ -203,7 +203,8 @@ async def served(process: Process, listener: socket.socket) -> AsyncIterator[Cal
         await task
 
     try:
-        await until(lambda: process.resources is not None or task.done())
+        # Resources are there before what goes on alongside has begun, which looks at the database.
+        await until(lambda: process.entry.instance_id or task.done())
         yield stop
     finally:
         await stop()
