@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.main import COMMANDS, main
-from tests.dev.system import ask, command, mesh, until, user_environment
+from tests.dev.system import ask, command, mesh, typed, until, user_environment
 
 
 def end(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -110,11 +110,11 @@ def test_a_wrong_setting_is_one_line_without_its_value(
 def test_tables_are_brought_up_to_date_once(tmp_path: Path) -> None:
     where = ("--data-dir", str(tmp_path))
     assert mesh("db", "status", *where).returncode == 1
-    upgraded = mesh("db", "upgrade", "--all", *where).stdout
+    upgraded = typed("db", "upgrade", "--all", *where).stdout
     head = re.search(r"^users: now at (\d{4}), was at nothing$", upgraded, re.MULTILINE)
     assert head is not None, upgraded
-    assert mesh("db", "upgrade", "users", *where).stdout == f"users: up to date at {head[1]}\n"
-    assert mesh("db", "status", *where).returncode == 0
+    assert typed("db", "upgrade", "users", *where).stdout == f"users: up to date at {head[1]}\n"
+    assert typed("db", "status", *where).returncode == 0
 
 
 def test_tables_go_back_when_an_operator_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,18 +132,22 @@ def test_tables_go_back_when_an_operator_says_so(tmp_path: Path, capsys: pytest.
     assert "no revision before" in err
 
 
-def test_one_service_runs_in_the_foreground_as_in_production(tmp_path: Path, redis_url: str, namespace: str) -> None:
+def test_one_service_runs_in_the_foreground_as_in_production(
+    tmp_path: Path, redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = {"REDIS_URL": redis_url, "MESH_REGISTRY__NAMESPACE": namespace, "MESH_DATA_DIR": str(tmp_path)}
-    assert mesh("db", "upgrade", "users", **environment).returncode == 0
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert typed("db", "upgrade", "users").returncode == 0
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command("run", "users"), env=user_environment(**environment), stderr=log)
     try:
-        listed = until("it is registered", lambda: json.loads(mesh("ps", "--json", **environment).stdout or "[]"))
+        listed = until("it is registered", lambda: json.loads(typed("ps", "--json").stdout or "[]"))
         assert [(member["service"], member["pid"]) for member in listed] == [("users", process.pid)]
         assert ask(f"{listed[0]['url']}/readyz").status == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-        assert mesh("ps", **environment).stdout == "Nobody is registered.\n"
+        assert typed("ps").stdout == "Nobody is registered.\n"
     finally:
         process.kill()
         process.wait()

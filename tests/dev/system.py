@@ -92,14 +92,16 @@ def mesh_of(project: Path | None, *arguments: str, **environment: str) -> subpro
 
 def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The same in this process, which saves the second that a start takes."""
-    out, err = io.StringIO(), io.StringIO()
+    # Like a process's own, they take bytes as well.
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     code: Any = 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
             main(arguments)
         except SystemExit as ended:
             code = ended.code
-    return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), err.getvalue())
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(arguments, code or 0, *said)
 
 
 def command(*arguments: str) -> list[str]:

@@ -92,10 +92,10 @@ def test_calls_are_made_in_somebodys_name(running: System) -> None:
         "HTTP 401\nmesh: it is to be known who calls: add --as user7, --as-client demo-client, or --token TOKEN\n"
     )
     for somebody in (("--as", "user7"), ("--as-client", "demo-client"), ("--token", token(running))):
-        called = running.mesh("call", "orders", "GET", "/orders", *somebody)
+        called = running.typed("call", "orders", "GET", "/orders", *somebody)
         assert (called.returncode, called.stderr) == (0, "")
         assert "items" in json.loads(called.stdout)
-    stale = running.mesh("call", "orders", "GET", "/orders", "--token", "a.b.c")
+    stale = running.typed("call", "orders", "GET", "/orders", "--token", "a.b.c")
     assert stale.returncode == 1
     assert stale.stderr.splitlines()[-1] == "mesh: the token is not believed; `mesh token` prints another"
 

@@ -78,7 +78,7 @@ def test_ps_lists_every_process(running: System) -> None:
 
 
 def test_ps_prints_a_line_for_each(running: System) -> None:
-    lines = running.mesh("ps").stdout.splitlines()
+    lines = running.typed("ps").stdout.splitlines()
     assert lines[0].split()[:3] == ["SERVICE", "INSTANCE", "URL"]
     assert {line.split()[0] for line in lines[1:]} == {"gateway", "identity", "inventory", "orders", "users"}
 
@@ -90,21 +90,21 @@ def test_call_prints_the_answer_and_nothing_else_on_stdout(running: System) -> N
 
 
 def test_call_explains_itself_on_stderr(running: System) -> None:
-    called = running.mesh("call", "users", "get", "/users/7", "--explain")
+    called = running.typed("call", "users", "get", "/users/7", "--explain")
     assert json.loads(called.stdout)["name"] == "User7"
     assert called.stderr.count("candidate") == 2
     assert "status 200" in called.stderr
 
 
 def test_call_sends_json_and_ends_with_1_on_an_error_status(running: System) -> None:
-    called = running.mesh("call", "users", "POST", "/users", "--json", '{"name": ""}')
+    called = running.typed("call", "users", "POST", "/users", "--json", '{"name": ""}')
     assert called.returncode == 1
     assert "HTTP 4" in called.stderr
     assert json.loads(called.stdout)["code"]
 
 
 def test_call_of_a_service_that_is_not_there_is_one_line(running: System) -> None:
-    called = running.mesh("call", "nobody", "GET", "/")
+    called = running.typed("call", "nobody", "GET", "/")
     assert called.returncode == 1
     assert called.stderr.startswith("mesh: nobody: ")
     assert len(called.stderr.splitlines()) == 1
@@ -148,7 +148,7 @@ def test_a_killed_redis_is_started_again_and_everybody_comes_back(running: Syste
     pids = {process.pid for process in running.state().processes}
 
     def are_back() -> bool:
-        listed = running.mesh("ps", "--json")
+        listed = running.typed("ps", "--json")
         return listed.returncode == 0 and {member["pid"] for member in json.loads(listed.stdout)} >= pids
 
     until("all are registered again", are_back)
