@@ -169,7 +169,7 @@ class Ledger:
     async def _purge(self, now: datetime) -> int:
         this = self._table.c
         query = select(this.key).where(this.expires_at < now).order_by(this.expires_at).limit(self._policy.batch)
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             old = sorted(await session.scalars(query))
         if not old:
             return 0
@@ -185,7 +185,7 @@ class Ledger:
         return True
 
     async def _find(self, key: str) -> Row[Any] | None:
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             return (await session.execute(select(self._table).where(self._table.c.key == key))).one_or_none()
 
     async def _update(self, claim: Claim, values: dict[str, Any]) -> bool:

@@ -34,7 +34,7 @@ class Inbox:
             raise Known from error
 
     async def known(self, event_ids: Collection[str]) -> frozenset[str]:
-        """Which of them were handled."""
+        """Which of them were handled, as the primary knows it."""
         column = self._table.c.event_id
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             return frozenset(await session.scalars(select(column).where(column.in_(event_ids))))

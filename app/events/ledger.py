@@ -1,4 +1,7 @@
-"""Every query of the relay: what is to be sent, what was sent, and what has been kept for long enough."""
+"""Every query of the relay: what is to be sent, what was sent, and what has been kept for long enough.
+
+All of it asks the primary: a replica that is behind would hide what must be sent first.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +66,14 @@ class Ledger:
     async def next_due(self) -> datetime | None:
         """When the first of those that wait is due; None if none waits."""
         outbox = self._tables.outbox
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             found: datetime | None = await session.scalar(select(func.min(outbox.c.due_at)).where(outbox.c.batch == 0))
         return found
 
     async def last_batch(self) -> int:
         """The number of the last batch that any relay has made."""
         relay = self._tables.relay
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             return int(await session.scalar(select(relay.c.batch)) or 0)
 
     async def claim(self, rows: Sequence[Row], *, last: int, batch: int) -> list[Row]:
@@ -106,7 +109,7 @@ class Ledger:
         """How much waits."""
         outbox = self._tables.outbox
         due = select(func.count(), func.min(outbox.c.due_at)).where(outbox.c.batch == 0, outbox.c.due_at <= now)
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             waiting, oldest = (await session.execute(due)).one()
         return Backlog(int(waiting), oldest, await self.next_due())
 
@@ -114,7 +117,7 @@ class Ledger:
         """Remove events that were sent in earlier batches, the oldest first; returns how many."""
         outbox = self._tables.outbox
         old = select(outbox.c.id).where(outbox.c.batch > 0, outbox.c.batch < before_batch).order_by(outbox.c.batch)
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             ids = list(await session.scalars(old.limit(limit)))
         return await self._remove(outbox, "id", ids)
 
@@ -122,7 +125,7 @@ class Ledger:
         """Forget that events were handled; returns how many."""
         inbox = self._tables.inbox
         old = select(inbox.c.event_id).where(inbox.c.handled_at < before).order_by(inbox.c.handled_at).limit(limit)
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             ids = list(await session.scalars(old))
         return await self._remove(inbox, "event_id", ids)
 
@@ -133,5 +136,5 @@ class Ledger:
             return await changes.count(session, delete(table).where(table.c[name].in_(ids)))
 
     async def _read(self, query: Select[Any]) -> list[Row]:
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             return [Row(*row) for row in await session.execute(query)]

@@ -73,7 +73,13 @@ class Shoppers:
     def _ask(self, method: str, path: str, body: Any, key: str) -> tuple[int, Any]:
         """Status and answer; 0 if there was none."""
         data = json.dumps(body).encode() if body is not None else b""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **bearer(self.token())}
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+            # Until then, and a little longer, a request is taken to be dealt with, though its process may be dead.
+            "X-Request-Timeout-Ms": "3000",
+            **bearer(self.token()),
+        }
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as reply:
