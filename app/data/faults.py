@@ -145,12 +145,6 @@ def classify(error: Exception) -> Kind | None:
     return Kind.LOST if kind is None and error.connection_invalidated else kind
 
 
-def breaks(origin: BaseException) -> bool:
-    """Whether a driver's error says that its connection is of no use any more."""
-    kind = _without_code(origin) if isinstance(origin, OSError) else _by_code(origin)
-    return kind is Kind.LOST
-
-
 def _without_code(error: BaseException) -> Kind | None:
     # A driver that cannot connect raises the socket's own error; the pool raises its own when it is exhausted.
     if isinstance(error, TimeoutError | exc.TimeoutError):

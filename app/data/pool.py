@@ -14,7 +14,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 
-from app.data import backends, bounds, faults
+from app.data import backends, bounds
 from app.settings import DataSettings
 
 # A connection that lay idle for longer than this is pinged before it is used; a busy one never is.
@@ -128,9 +128,6 @@ class Pool:
 
     def _failed(self, failure: ExceptionContext) -> None:
         error, connection = failure.original_exception, failure.connection
-        if faults.breaks(error):
-            # The driver need not know yet: a server says goodbye before it closes.
-            failure.is_disconnect = True
         if isinstance(error, TimeoutError) and bounds.is_over() and connection is not None:
             # The request's end, not the server's: the driver has cancelled the statement, and can go on. To open as
             # many connections as requests end would be a load that comes when there is too much of it already.

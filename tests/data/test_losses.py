@@ -106,6 +106,24 @@ async def test_a_read_is_done_again_from_the_start(database: Database, server: S
     assert (runs, database.again["lost"]) == (2, 1)
 
 
+async def test_a_read_whose_statement_is_at_work_is_done_again(database: Database, server: Server) -> None:
+    sleep = "SELECT PG_SLEEP(60)" if database.url_without_password.startswith("postgresql") else "SELECT SLEEP(60)"
+    runs = 0
+
+    async def work(session: AsyncSession) -> int:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            await session.execute(text(sleep))
+        return await count(session)
+
+    reading = asyncio.create_task(database.read(work))
+    await server.until(bool, server.running)
+    await server.kill_all()
+    assert await reading == 0
+    assert (runs, database.again["lost"], database.pools["primary"].lost) == (2, 1, 1)
+
+
 async def test_a_read_is_done_again_once_and_no_more(database: Database, server: Server) -> None:
     runs = 0
 
