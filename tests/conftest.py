@@ -32,10 +32,10 @@ import structlog
 from app.dev import redis as embedded_redis
 from app.telemetry import logs
 from tests import postgres as embedded_postgres
-from tests.beside import pytest_collection_modifyitems
+from tests.beside import pytest_xdist_make_scheduler
 from tests.tokens import TestIssuer
 
-__all__ = ["pytest_collection_modifyitems"]
+__all__ = ["pytest_xdist_make_scheduler"]
 
 _Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 
