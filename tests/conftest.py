@@ -32,10 +32,12 @@ import structlog
 from app.dev import redis as embedded_redis
 from app.telemetry import logs
 from tests import postgres as embedded_postgres
-from tests.beside import pytest_xdist_make_scheduler
+from tests.beside import pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests.faults.notes import pytest_terminal_summary
 from tests.tokens import TestIssuer
 
-__all__ = ["pytest_xdist_make_scheduler"]
+__all__ = ["pytest_runtest_protocol", "pytest_terminal_summary", "pytest_xdist_make_scheduler"]
+
 
 _Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 

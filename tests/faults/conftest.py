@@ -12,32 +12,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults import notes, redis, world
 from tests.faults import pace as paces
-from tests.faults import redis, world
 from tests.faults.journal import Note
 from tests.faults.pace import Pace
 from tests.faults.redis import Redis
 from tests.faults.world import World
 
-_COUNTED = "counted"
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
-    calls = [report for report in reports if isinstance(report, pytest.TestReport) and report.when == "call"]
-    notes = [what for report in calls for name, what in report.user_properties if name == _COUNTED]
-    if notes:
-        terminalreporter.section("what the failure suite counted")
-        for line in notes:
-            terminalreporter.line(str(line))
-
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
     """Write down what was counted, before it is judged."""
-    # A property travels with the test's report, from whichever worker ran it.
-    properties = request.node.user_properties
-    return lambda what: properties.append((_COUNTED, f"{request.node.name}: {what}"))
+    return notes.note_of(request)
 
 
 @pytest.fixture(scope="session")

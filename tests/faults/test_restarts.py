@@ -15,7 +15,8 @@ from tests.faults.pace import Pace
 from tests.faults.traffic import Mix, Traffic
 from tests.faults.world import World
 
-pytestmark = pytest.mark.timeout(600)
+# That nothing at all fails under a steady load can be said of a machine alone that can carry the load.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 # What is asked for while processes come and go: reads, orders, and what takes long enough to be caught in flight. An order
 # is six transactions in two services by the time that it is confirmed: more of them would be a test of the machine.

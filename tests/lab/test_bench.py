@@ -13,13 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.settings import ROOT
-from tests.beside import SYSTEMS
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="the bench reads /proc"),
-    # Several servers under all the load that there can be.
-    pytest.mark.xdist_group(SYSTEMS),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench reads /proc")
 
 PATIENCE_SECONDS = 60.0
 BENCH = [sys.executable, "-m", "app.lab.bench"]
