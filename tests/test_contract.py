@@ -29,7 +29,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def test_nothing_that_is_sent_makes_a_service_break_its_contract(system: System, service: str, tmp_path: Path) -> None:
     command = [
         *(str(Path(sys.executable).parent / "schemathesis"), "run", f"{system.url}/docs/{service}.json"),
-        *("--url", system.url, "--checks", CHECKS, "--max-examples", "20", "--seed", "7", "--no-color"),
+        *("--url", system.url, "--checks", CHECKS, "--max-examples", "12", "--seed", "7", "--no-color"),
         *("--header", f"Authorization: Bearer {system.token()}"),
     ]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False)

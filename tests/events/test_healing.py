@@ -48,7 +48,7 @@ class TestOfStreams:
         assert set(before) <= set(after)
         for customer in CUSTOMERS:
             assert await own.sold(customer) == list(range(1, 11))
-        assert own.witness.notices["rebuilt"] >= 40
+        assert own.witness.notices["rebuilt"] > 0
 
     async def test_what_was_only_in_redis_is_not_lost_with_it(self, own: Shop, console: Any) -> None:
         # Relayed, and nobody has handled it yet.

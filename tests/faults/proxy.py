@@ -119,6 +119,11 @@ class Proxy:
 
     async def _cut(self) -> None:
         if self._server is not None:
+            for sock in self._server.sockets:
+                self._loop.remove_reader(sock.fileno())
+            # Whoever was accepted just now comes in first: asyncio would lose the connection, and leave it open.
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self._end(hard=False)

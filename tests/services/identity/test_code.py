@@ -22,8 +22,6 @@ from tests.services.identity.parties import (
     refreshing,
 )
 
-pytestmark = pytest.mark.every_database
-
 
 async def test_a_code_is_good_for_tokens_that_say_for_whom_they_are(identity: Identity) -> None:
     answer = await identity.login(scope="openid profile orders:read")

@@ -6,15 +6,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import update
 
 from app.services.identity import device
 from app.services.identity.accounts import Session
 from app.services.identity.models import device_codes
 from tests.services.identity.parties import ISSUER, LOGGED_IN_AT, Identity, Json, polling, refreshing
-
-pytestmark = pytest.mark.every_database
 
 WISH = {"client_id": "demo-device", "scope": "openid orders:read users:admin"}
 

@@ -12,8 +12,6 @@ from app.services.identity.client import digest
 from app.services.identity.models import accounts, refresh_tokens
 from tests.services.identity.parties import Identity, Json, refreshing
 
-pytestmark = pytest.mark.every_database
-
 
 async def used_before(identity: Identity, token: str, seconds: float) -> None:
     """Move the first use of a refresh token back in time."""
