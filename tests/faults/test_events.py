@@ -27,7 +27,7 @@ from tests.faults.redis import Redis
 from tests.faults.shoppers import Shoppers
 from tests.faults.world import World
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(3600)
 
 REPLICAS = "orders=2,inventory=2"
 KILLED = ("orders", "inventory")

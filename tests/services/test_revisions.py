@@ -179,6 +179,8 @@ def told(said: Sequence[str], what: str) -> dict[str, int]:
     return {name: sum(line.startswith(f"{name}: {what}") for line in said) for name in NAMES}
 
 
+# The locks themselves are tried on every database in tests/data/test_migrations.py.
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_two_processes_that_migrate_at_once_do_it_once_and_back_once(database_url: str) -> None:
     once = dict.fromkeys(NAMES, 1)
     with operators(database_url) as both:

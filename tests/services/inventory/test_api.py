@@ -6,8 +6,6 @@ import pytest
 
 from tests.services.conftest import Running, Start
 
-pytestmark = pytest.mark.every_database
-
 POT = {"sku": "teapot-clay", "name": "Clay teapot", "available": 3}
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from tests.services.conftest import Running, Start
 
-pytestmark = pytest.mark.every_database
-
 ADA = {"name": "Ada", "email": "ada@example.com"}
 
 
