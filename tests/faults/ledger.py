@@ -40,19 +40,23 @@ class Ledger:
     def states(self) -> Counter[str]:
         return Counter(state for _, state in self.orders.values())
 
-    def wrong(self, *, placed: Mapping[int, int], cancelled: frozenset[int], stock: Mapping[str, int]) -> list[str]:
+    def wrong(
+        self, *, placed: Mapping[int, int], refused: int, cancelled: frozenset[int], stock: Mapping[str, int]
+    ) -> list[str]:
         """What does not balance.
 
         Args:
             placed: number → id of every order that was answered.
+            refused: how many more were answered with their rejection.
             cancelled: ids whose cancellation was answered.
             stock: article → pieces at the beginning.
         """
-        return [*self._orders_wrong(placed, cancelled), *self._stock_wrong(stock)]
+        return [*self._orders_wrong(placed, refused, cancelled), *self._stock_wrong(stock)]
 
-    def _orders_wrong(self, placed: Mapping[int, int], cancelled: frozenset[int]) -> Iterator[str]:
-        if len(self.orders) != len(placed) or set(self.orders) != set(placed.values()):
-            yield f"{len(placed)} orders were answered, {len(self.orders)} are there"
+    def _orders_wrong(self, placed: Mapping[int, int], refused: int, cancelled: frozenset[int]) -> Iterator[str]:
+        others = [state for number, (_, state) in self.orders.items() if number not in set(placed.values())]
+        if len(self.orders) != len(placed) + refused or others != ["rejected"] * refused:
+            yield f"{len(placed)} orders and {refused} rejections were answered, {len(self.orders)} orders are there"
         if stuck := {state: n for state, n in self.states().items() if state not in _ENDS}:
             yield f"not at an end: {stuck}"
         if living := [n for n in cancelled if self.orders[n][1] == "confirmed"]:

@@ -37,6 +37,8 @@ class Shoppers:
     token: Callable[[], str]
     run: str
     placed: dict[int, int] = field(default_factory=dict)
+    # Numbers of orders that were rejected before their first answer came through: its repetition says so, and no id.
+    refused: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     repeats: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -50,6 +52,9 @@ class Shoppers:
         key = f"{self.run}-{number}"
         order = self._insist("POST", "/orders", kinds.order(number), key)
         with self._lock:
+            if "id" not in order:
+                self.refused.add(number)
+                return
             self.placed[number] = order["id"]
         if number % CANCELLED == 0:
             self._insist("POST", f"/orders/{order['id']}/cancel", None, f"{key}-cancel")
@@ -57,13 +62,13 @@ class Shoppers:
                 self.cancelled.add(order["id"])
 
     def _insist(self, method: str, path: str, body: Any, key: str) -> Any:
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + 3 * PATIENCE_SECONDS
         while True:
             status, answer = self._ask(method, path, body, key)
             if status in (200, 201, 202):
                 return answer
-            # An order that was rejected meanwhile can't be cancelled.
-            if status == 409 and path.endswith("/cancel") and answer.get("code") != "request_in_flight":
+            # An order that was rejected meanwhile can't be cancelled; and placing it again says that it was.
+            if status == 409 and answer.get("code") != "request_in_flight":
                 return answer
             assert status in (0, 409, 502, 503, 504), (status, answer)
             assert time.monotonic() < give_up, (status, answer)

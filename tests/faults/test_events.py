@@ -122,20 +122,28 @@ def test_orders_and_stock_balance_while_processes_are_killed_and_redis_forgets(
     with shop.killing(pace.chaos_seconds, seed=5) as killed, ThreadPoolExecutor(1) as aside:
         shopping = aside.submit(shoppers.shop, orders)
         # From this thread: what a thread has started on a leash ends with it.
-        until("half of the orders are placed", lambda: len(shoppers.placed) > orders // 2 or shopping.done())
+        until(
+            "half of the orders are placed",
+            lambda: len(shoppers.placed) + len(shoppers.refused) > orders // 2 or shopping.done(),
+        )
         shop.server.kill()
         shop.server.start()
         shopping.result()
 
     def balance() -> list[str]:
-        return shop.ledger().wrong(placed=shoppers.placed, cancelled=frozenset(shoppers.cancelled), stock=stock)
+        return shop.ledger().wrong(
+            placed=shoppers.placed,
+            refused=len(shoppers.refused),
+            cancelled=frozenset(shoppers.cancelled),
+            stock=stock,
+        )
 
     try:
         until("the books balance", lambda: not balance())
     finally:
         read = shop.ledger()
         note(
-            f"{len(shoppers.placed)} orders, {shoppers.repeats} requests were repeated, {len(killed)} processes killed, "
+            f"{len(shoppers.placed) + len(shoppers.refused)} orders, {shoppers.repeats} requests were repeated, {len(killed)} processes killed, "
             f"Redis emptied once; {dict(read.states())}; wrong: {balance()}"
         )
     assert read.states()["rejected"] > 0
