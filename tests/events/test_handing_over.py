@@ -21,9 +21,9 @@ async def test_a_handler_that_is_slower_than_the_lease_runs_once(shop: Shop) -> 
     async def slowly(_: Bought, __: AsyncSession) -> None:
         nonlocal runs
         runs += 1
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.5)
 
-    async with shop.process(slowly, lease_seconds=0.4), shop.process(slowly, lease_seconds=0.4):
+    async with shop.process(slowly, lease_seconds=1.0), shop.process(slowly, lease_seconds=1.0):
         await shop.buy("ann")
         await shop.until_sold(1)
     assert runs == 1
