@@ -44,10 +44,10 @@ from app.web.guarding import demand, may, principal
 from app.web.idempotency import current_key, idempotent
 from app.web.openapi import API, Problem
 from app.web.preconditions import expected, tagged, versioned
-from app.web.prefer import preferred_wait
+from app.web.prefer import patient, preferred_wait
 
 __all__ = [
     "API", "AsyncFlask", "Problem", "await_", "cache", "cached", "cached_view", "coordination", "current_key", "database",
-    "demand", "expected", "idempotent", "may", "mesh", "mesh_lock", "preferred_wait", "principal", "rate_limited",
+    "demand", "expected", "idempotent", "may", "mesh", "mesh_lock", "patient", "preferred_wait", "principal", "rate_limited",
     "resources", "tagged", "versioned",
 ]  # fmt: skip

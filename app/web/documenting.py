@@ -15,7 +15,7 @@ Operation = dict[str, Any]
 # `functools.wraps` carries it on to the wrapper of any decorator that stands above.
 _ATTRIBUTE = "__mesh_document__"
 _VARIABLE = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
-_SHOWING = ("200", "201")
+_SHOWING = ("200", "201", "202")
 
 
 @dataclass(frozen=True, slots=True)

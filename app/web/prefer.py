@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from flask import request
 from werkzeug.http import parse_list_header
 
 from app import context
+from app.web.documenting import Addition, add
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 LONGEST_SECONDS = 30
 # Of the request's time: what it takes to look once more, and to answer.
@@ -34,6 +39,11 @@ class Wait:
         return {"Preference-Applied": f"wait={self.seconds}"}
 
 
+def patient(view: V) -> V:
+    """For a view that goes by `preferred_wait`: its document says so."""
+    return add(view, _describe)
+
+
 def preferred_wait() -> Wait | None:
     """What this request prefers; None if it does not say, or not in whole seconds: no preference is an error."""
     seconds = _seconds(",".join(request.headers.getlist("Prefer")))
@@ -50,3 +60,10 @@ def _seconds(header: str) -> int | None:
             # The first one counts, whatever follows (RFC 7240, 2).
             return None if found["seconds"] is None else int(found["seconds"])
     return None
+
+
+def _describe(method: str, path: str) -> Addition:
+    return Addition(
+        asked={"Prefer": f"wait=2 waits up to so many seconds for the outcome, {LONGEST_SECONDS} at most (RFC 7240)."},
+        shown={"Preference-Applied": "How long it would have waited, if the request preferred that."},
+    )

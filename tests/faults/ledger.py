@@ -54,7 +54,8 @@ class Ledger:
         return [*self._orders_wrong(placed, refused, cancelled), *self._stock_wrong(stock)]
 
     def _orders_wrong(self, placed: Mapping[int, int], refused: int, cancelled: frozenset[int]) -> Iterator[str]:
-        others = [state for number, (_, state) in self.orders.items() if number not in set(placed.values())]
+        answered = set(placed.values())
+        others = [state for number, (_, state) in self.orders.items() if number not in answered]
         if len(self.orders) != len(placed) + refused or others != ["rejected"] * refused:
             yield f"{len(placed)} orders and {refused} rejections were answered, {len(self.orders)} orders are there"
         if stuck := {state: n for state, n in self.states().items() if state not in _ENDS}:

@@ -34,8 +34,6 @@ __all__ = ["database_url", "server_url"]
 # Here all is plain HTTP: httpx would read the world's certificates for each client, in 25 ms.
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-# Where every service is tested as a whole; elsewhere if the test or MESH_TEST_DATABASES says so.
-USUAL = ("sqlite", "postgresql")
 # A server's connections are shared with every other test that runs, and with other programs.
 POOL = {"pool_size": 2, "pool_overflow": 8}
 
@@ -88,15 +86,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that has a service's database on every kind that it is for."""
     parametrized = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not parametrized:
-        metafunc.parametrize("backend", _kinds_for(metafunc), indirect=True)
-
-
-def _kinds_for(metafunc: pytest.Metafunc) -> tuple[str, ...]:
-    if chosen := os.environ.get("MESH_TEST_DATABASES"):
-        return tuple(chosen.split(","))
-    # Whole services are alike on all of them but for their queries, which have tests of their own: MySQL may be spared.
-    spared = "start" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_database") is None
-    return USUAL if spared else databases.KINDS
+        chosen = os.environ.get("MESH_TEST_DATABASES")
+        metafunc.parametrize("backend", chosen.split(",") if chosen else databases.KINDS, indirect=True)
 
 
 @pytest.fixture

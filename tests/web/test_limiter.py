@@ -198,6 +198,16 @@ def test_a_slow_dependency_is_told_from_a_queue() -> None:
     assert shop.served[10] >= 0.95 * 300 * Shop.PERIOD
 
 
+def test_a_thousand_at_once_leave_room_for_a_thousand_more() -> None:
+    """Each waits for a tenth of a second, and computes for a third of a millisecond, one after the other."""
+    limiter = Limiter(Policy())
+    for burst in range(5):
+        assert limiter.limit >= 1000
+        for number in range(1, 1001):
+            late = number * 0.000_3
+            limiter.sample(0.1 + late, number, burst + late)
+
+
 def test_slow_answers_among_quick_ones_refuse_nobody() -> None:
     rng = random.Random(3)
     shop = Shop(Limiter(Policy()), slots=10**9, service_seconds=lambda now: 5.0 if rng.random() < 0.1 else 0.02)

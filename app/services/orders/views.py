@@ -24,6 +24,7 @@ from app.web import (
     idempotent,
     may,
     mesh,
+    patient,
     preferred_wait,
     principal,
     resources,
@@ -68,6 +69,7 @@ async def browse(query: OrderQuery) -> tuple[OrderPage, int, dict[str, str]]:
 @(requires("orders:write") | _ADMIN)
 @idempotent
 @versioned
+@patient
 async def place(body: NewOrder) -> Shown:
     """Place an order for oneself: its user must exist. All of its items will be reserved, or none.
 

@@ -29,63 +29,67 @@ async def test_a_no_leads_back_to_the_client_too(identity: Identity) -> None:
     assert (query["error"], query["state"], query["iss"]) == ("access_denied", "xyz", ISSUER)
 
 
-@pytest.mark.parametrize(
-    ("query", "error"),
-    [
-        ({"code_challenge": None, "code_challenge_method": None}, "invalid_request"),
-        ({"code_challenge": None}, "invalid_request"),
-        ({"code_challenge_method": None}, "invalid_request"),
-        ({"code_challenge_method": "plain"}, "invalid_request"),
-        ({"code_challenge": "x" * 42}, "invalid_request"),
-        ({"code_challenge": "x" * 43 + "\n"}, "invalid_request"),
-        ({"response_type": "token"}, "unsupported_response_type"),
-        ({"response_type": "code id_token"}, "unsupported_response_type"),
-        ({"response_type": 'a"\u00fc'}, "unsupported_response_type"),
-        ({"response_type": None}, "invalid_request"),
-        ({"response_mode": "fragment"}, "invalid_request"),
-        ({"scope": "orders:read nonsense"}, "invalid_scope"),
-        ({"scope": "inventory:reserve"}, "invalid_scope"),
-        ({"scope": "users:admin"}, "invalid_scope"),
-        ({"audience": "inventory"}, "invalid_target"),
-        ({"nonce": "n" * 256}, "invalid_request"),
-        ({"max_age": "soon"}, "invalid_request"),
-        ({"prompt": "none login"}, "invalid_request"),
-        ({"request": "x"}, "request_not_supported"),
-        ({"request_uri": "x"}, "request_uri_not_supported"),
-    ],
-)
-async def test_what_is_wrong_is_told_to_the_client(identity: Identity, query: dict[str, Any], error: str) -> None:
-    answer = await identity.authorize(**query)
-    assert answer.status_code == 302, answer.text
-    assert answer.headers["location"].startswith(f"{CALLBACK}?")
-    told = query_of(answer.headers["location"])
-    assert (told["error"], told["iss"]) == (error, ISSUER)
-    assert told["state"] == "xyz" or error.startswith(("unsupported", "invalid_request"))
-    assert "code" not in told
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"code_challenge": None, "code_challenge_method": None}, "invalid_request"),
+    ({"code_challenge": None}, "invalid_request"),
+    ({"code_challenge_method": None}, "invalid_request"),
+    ({"code_challenge_method": "plain"}, "invalid_request"),
+    ({"code_challenge": "x" * 42}, "invalid_request"),
+    ({"code_challenge": "x" * 43 + "\n"}, "invalid_request"),
+    ({"response_type": "token"}, "unsupported_response_type"),
+    ({"response_type": "code id_token"}, "unsupported_response_type"),
+    ({"response_type": 'a"\u00fc'}, "unsupported_response_type"),
+    ({"response_type": None}, "invalid_request"),
+    ({"response_mode": "fragment"}, "invalid_request"),
+    ({"scope": "orders:read nonsense"}, "invalid_scope"),
+    ({"scope": "inventory:reserve"}, "invalid_scope"),
+    ({"scope": "users:admin"}, "invalid_scope"),
+    ({"audience": "inventory"}, "invalid_target"),
+    ({"nonce": "n" * 256}, "invalid_request"),
+    ({"max_age": "soon"}, "invalid_request"),
+    ({"prompt": "none login"}, "invalid_request"),
+    ({"request": "x"}, "request_not_supported"),
+    ({"request_uri": "x"}, "request_uri_not_supported"),
+]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"redirect_uri": None},
-        {"redirect_uri": "http://127.0.0.1:54321/callback/more"},
-        {"redirect_uri": "http://127.0.0.1:54321@evil.example/callback"},
-        {"redirect_uri": "http://localhost:54321/callback"},
-        {"redirect_uri": 'https://evil.example/"\u00fc'},
-        {"redirect_uri": "https://evil.example/", "response_type": "token"},
-        {"client_id": "nobody"},
-        {"client_id": None},
-        {"client_id": "nobody", "response_type": "token"},
-        {"client_id": "demo-client"},
-        {"state": ["a", "b"]},
-        {"scope": "\0"},
-    ],
-)
-async def test_nobody_is_sent_to_an_address_that_is_not_the_clients(identity: Identity, query: dict[str, Any]) -> None:
-    answer = await identity.authorize(**query)
-    assert answer.status_code == 400, answer.headers
-    assert "location" not in answer.headers
-    assert answer.json()["error"] in ("invalid_request", "invalid_client", "unsupported_response_type")
+async def test_what_is_wrong_is_told_to_the_client(identity: Identity, subtests: pytest.Subtests) -> None:
+    for query, error in WRONG:
+        with subtests.test(**query):
+            answer = await identity.authorize(**query)
+            assert answer.status_code == 302, answer.text
+            assert answer.headers["location"].startswith(f"{CALLBACK}?")
+            told = query_of(answer.headers["location"])
+            assert (told["error"], told["iss"]) == (error, ISSUER)
+            assert told["state"] == "xyz" or error.startswith(("unsupported", "invalid_request"))
+            assert "code" not in told
+
+
+ELSEWHERE: list[dict[str, Any]] = [
+    {"redirect_uri": None},
+    {"redirect_uri": "http://127.0.0.1:54321/callback/more"},
+    {"redirect_uri": "http://127.0.0.1:54321@evil.example/callback"},
+    {"redirect_uri": "http://localhost:54321/callback"},
+    {"redirect_uri": 'https://evil.example/"\u00fc'},
+    {"redirect_uri": "https://evil.example/", "response_type": "token"},
+    {"client_id": "nobody"},
+    {"client_id": None},
+    {"client_id": "nobody", "response_type": "token"},
+    {"client_id": "demo-client"},
+    {"state": ["a", "b"]},
+    {"scope": "\0"},
+]
+
+
+async def test_nobody_is_sent_to_an_address_that_is_not_the_clients(
+    identity: Identity, subtests: pytest.Subtests
+) -> None:
+    for query in ELSEWHERE:
+        with subtests.test(**query):
+            answer = await identity.authorize(**query)
+            assert answer.status_code == 400, answer.headers
+            assert "location" not in answer.headers
+            assert answer.json()["error"] in ("invalid_request", "invalid_client", "unsupported_response_type")
 
 
 async def test_the_pages_hear_what_is_asked_for(identity: Identity) -> None:

@@ -58,21 +58,22 @@ async def test_a_client_gets_no_more_than_it_is_registered_for(
     assert await identity.refused(OWN | changes, client="demo-client") == error
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"auth": ("demo-client", "wrong")},
-        {"auth": ("nobody", "wrong")},
-        {"auth": ("demo-web", "")},
-        {"auth": ("\0", "\0")},
-        {"headers": {"authorization": "Basic \u00fc".encode("latin-1")}},
-        {"headers": {"authorization": "Basic /w=="}},
-        {"headers": {"authorization": "Bearer x"}},
-        {},
-    ],
-)
-async def test_who_cannot_be_authenticated_hears_nothing_else(identity: Identity, options: dict[str, Any]) -> None:
-    assert await identity.refused(OWN, status=401, **options) == "invalid_client"
+NOBODY: list[dict[str, Any]] = [
+    {"auth": ("demo-client", "wrong")},
+    {"auth": ("nobody", "wrong")},
+    {"auth": ("demo-web", "")},
+    {"auth": ("\0", "\0")},
+    {"headers": {"authorization": "Basic \u00fc".encode("latin-1")}},
+    {"headers": {"authorization": "Basic /w=="}},
+    {"headers": {"authorization": "Bearer x"}},
+    {},
+]
+
+
+async def test_who_cannot_be_authenticated_hears_nothing_else(identity: Identity, subtests: pytest.Subtests) -> None:
+    for options in NOBODY:
+        with subtests.test(**options):
+            assert await identity.refused(OWN, status=401, **options) == "invalid_client"
 
 
 async def test_a_secret_goes_where_it_is_registered_to_go(identity: Identity) -> None:
@@ -158,31 +159,32 @@ async def test_an_assertion_proves_once_who_the_client_is(identity: Identity) ->
     await identity.ask(proof(signed(jti="two", aud=ISSUER), client_id="reports"))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"aud": "https://another.example/oauth/token"},
-        {"aud": None},
-        {"iss": "orders"},
-        {"iss": None},
-        {"sub": "orders"},
-        {"sub": 7},
-        {"exp": int(time.time()) - 120},
-        {"exp": int(time.time()) + 100_000},
-        {"exp": None},
-        {"exp": 10**20},
-        {"exp": 1e400},
-        {"exp": True},
-        {"sub": "\0"},
-        {"exp": "soon"},
-        {"jti": None},
-        {"jti": 7},
-        {"nbf": int(time.time()) + 100_000},
-    ],
-)
-async def test_an_assertion_that_is_not_all_right_proves_nothing(identity: Identity, changes: dict[str, Any]) -> None:
+WRONG_ASSERTIONS: list[Json] = [
+    {"aud": "https://another.example/oauth/token"},
+    {"aud": None},
+    {"iss": "orders"},
+    {"iss": None},
+    {"sub": "orders"},
+    {"sub": 7},
+    {"exp": int(time.time()) - 120},
+    {"exp": int(time.time()) + 100_000},
+    {"exp": None},
+    {"exp": 10**20},
+    {"exp": 1e400},
+    {"exp": True},
+    {"sub": "\0"},
+    {"exp": "soon"},
+    {"jti": None},
+    {"jti": 7},
+    {"nbf": int(time.time()) + 100_000},
+]
+
+
+async def test_an_assertion_that_is_not_all_right_proves_nothing(identity: Identity, subtests: pytest.Subtests) -> None:
     await add_signer(identity)
-    assert await identity.refused(proof(signed(**changes)), status=401) == "invalid_client"
+    for changes in WRONG_ASSERTIONS:
+        with subtests.test(**changes):
+            assert await identity.refused(proof(signed(**changes)), status=401) == "invalid_client"
 
 
 async def test_an_assertion_is_signed_by_the_clients_key_alone(identity: Identity) -> None:

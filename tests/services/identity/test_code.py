@@ -56,32 +56,31 @@ async def test_the_role_admin_is_in_the_token_of_who_has_it(identity: Identity) 
     assert (claims["roles"], claims["scope"]) == (["admin"], "users:admin")
 
 
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"code_verifier": "b" * 43}, "invalid_grant"),
-        ({"code_verifier": None}, "invalid_request"),
-        ({"code_verifier": "short"}, "invalid_request"),
-        ({"redirect_uri": "http://127.0.0.1:54322/callback"}, "invalid_grant"),
-        ({"redirect_uri": None}, "invalid_grant"),
-        ({"code": None}, "invalid_request"),
-        ({"code": "another"}, "invalid_grant"),
-        ({"code": "\0"}, "invalid_request"),
-        ({"audience": "inventory"}, "invalid_target"),
-        ({"grant_type": "password", "username": "user7", "password": "x"}, "unsupported_grant_type"),
-        ({"grant_type": "implicit"}, "unsupported_grant_type"),
-        ({"grant_type": '"\u00fc"'}, "unsupported_grant_type"),
-        ({"grant_type": None}, "invalid_request"),
-        ({"client_id": "mesh-cli"}, "unauthorized_client"),
-    ],
-)
-async def test_a_redemption_that_is_not_all_right_is_refused(
-    identity: Identity, changes: dict[str, Any], error: str
-) -> None:
-    code = await identity.code()
-    assert await identity.refused(redemption(code, **changes)) == error
-    # What was tried in vain has used nothing up.
-    await identity.ask(redemption(code))
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"code_verifier": "b" * 43}, "invalid_grant"),
+    ({"code_verifier": None}, "invalid_request"),
+    ({"code_verifier": "short"}, "invalid_request"),
+    ({"redirect_uri": "http://127.0.0.1:54322/callback"}, "invalid_grant"),
+    ({"redirect_uri": None}, "invalid_grant"),
+    ({"code": None}, "invalid_request"),
+    ({"code": "another"}, "invalid_grant"),
+    ({"code": "\0"}, "invalid_request"),
+    ({"audience": "inventory"}, "invalid_target"),
+    ({"grant_type": "password", "username": "user7", "password": "x"}, "unsupported_grant_type"),
+    ({"grant_type": "implicit"}, "unsupported_grant_type"),
+    ({"grant_type": '"\u00fc"'}, "unsupported_grant_type"),
+    ({"grant_type": None}, "invalid_request"),
+    ({"client_id": "mesh-cli"}, "unauthorized_client"),
+]
+
+
+async def test_a_redemption_that_is_not_all_right_is_refused(identity: Identity, subtests: pytest.Subtests) -> None:
+    for changes, error in WRONG:
+        with subtests.test(**changes):
+            code = await identity.code()
+            assert await identity.refused(redemption(code, **changes)) == error
+            # What was tried in vain has used nothing up.
+            await identity.ask(redemption(code))
 
 
 async def test_a_code_that_comes_again_ends_what_came_of_it(identity: Identity) -> None:

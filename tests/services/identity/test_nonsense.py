@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from tests.services.identity.parties import ACCESS_TOKEN, SECRETS, Identity, Json, exchanging, polling, redemption, wish
@@ -41,10 +42,13 @@ FORMS: dict[str, tuple[str, Json]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-async def test_nonsense_in_a_form_is_refused(identity: Identity, name: str) -> None:
-    path, form = FORMS[name]
-    client = identity.running.client
+async def test_nonsense_in_a_form_is_refused(identity: Identity, subtests: pytest.Subtests) -> None:
+    for name, (path, form) in FORMS.items():
+        with subtests.test(name):
+            await _try_nonsense(identity.running.client, path, form)
+
+
+async def _try_nonsense(client: httpx.AsyncClient, path: str, form: Json) -> None:
     for parameter in form:
         for value in NONSENSE:
             answer = await client.post(path, data=form | {parameter: value})

@@ -114,12 +114,13 @@ BAD_ITEMS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("items", "path"), BAD_ITEMS.values(), ids=BAD_ITEMS)
-async def test_bad_lines_are_refused_by_their_place(inventory: Running, items: Any, path: str) -> None:
-    body = {"order_ref": "order-1", "items": items}
-    problem = await inventory.ask("POST", "/inventory/reservations", 422, json=body)
-    assert path in [error["path"] for error in problem["errors"]]
-    assert await available(inventory, "tea-sencha") == 10_000
+async def test_bad_lines_are_refused_by_their_place(inventory: Running, subtests: pytest.Subtests) -> None:
+    for name, (items, path) in BAD_ITEMS.items():
+        with subtests.test(name):
+            body = {"order_ref": "order-1", "items": items}
+            problem = await inventory.ask("POST", "/inventory/reservations", 422, json=body)
+            assert path in [error["path"] for error in problem["errors"]]
+            assert await available(inventory, "tea-sencha") == 10_000
 
 
 BAD_ITEM: dict[str, tuple[dict[str, Any], str]] = {
@@ -133,10 +134,11 @@ BAD_ITEM: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("wrong", "path"), BAD_ITEM.values(), ids=BAD_ITEM)
-async def test_a_bad_item_is_refused_by_its_field(inventory: Running, wrong: dict[str, Any], path: str) -> None:
-    problem = await inventory.ask("POST", "/inventory", 422, json={**POT, **wrong})
-    assert [error["path"] for error in problem["errors"]] == [path]
+async def test_a_bad_item_is_refused_by_its_field(inventory: Running, subtests: pytest.Subtests) -> None:
+    for name, (wrong, path) in BAD_ITEM.items():
+        with subtests.test(name):
+            problem = await inventory.ask("POST", "/inventory", 422, json={**POT, **wrong})
+            assert [error["path"] for error in problem["errors"]] == [path]
 
 
 @pytest.mark.parametrize("path", ["reservations", "Tea", "tea%00", "a" * 65])

@@ -13,8 +13,6 @@ from app.services.orders.models import requests
 from tests.services.conftest import Start
 from tests.services.orders.shop import TEA, Shop
 
-pytestmark = pytest.mark.every_database
-
 
 @pytest.fixture
 async def shop(start: Start) -> Shop:
@@ -207,3 +205,10 @@ async def test_a_bad_query_is_refused_by_its_parameter(shop: Shop) -> None:
     for query, path in {"user_id=0": "query.user_id", "user_id=x": "query.user_id", "cursor=x": "query.cursor"}.items():
         problem = await shop.orders.ask("GET", f"/orders?{query}", 422)
         assert [error["path"] for error in problem["errors"]] == [path]
+
+
+async def test_the_document_says_how_to_wait_for_an_outcome(shop: Shop) -> None:
+    placing = (await shop.orders.get("/openapi.json"))["paths"]["/orders"]["post"]
+    assert {"Prefer", "Idempotency-Key"} <= {parameter["name"] for parameter in placing["parameters"]}
+    for status in ("201", "202"):
+        assert {"ETag", "Preference-Applied"} <= set(placing["responses"][status]["headers"])

@@ -17,8 +17,6 @@ from tests.services.orders.shop import TEA, Shop
 
 HURRY = {"orders": {"timeout_seconds": 0.2}}
 
-pytestmark = pytest.mark.every_database
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Redis]:
