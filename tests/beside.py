@@ -24,7 +24,10 @@ from xdist.scheduler import LoadScopeScheduling
 # xdist gives the greatest group away first, and this is by far the greatest; so nothing long is left for the end.
 SYSTEMS = "systems"
 # Where whole systems are started, or both cores are measured.
-_PLACES = ("tests/faults/", "tests/dev/", "tests/lab/test_bench.py", "tests/test_contract.py", "tests/test_process.py")
+_PLACES = ("tests/faults/", "tests/dev/", "tests/lab/test_bench.py", "tests/test_process.py")
+
+# A whole system, too, but nothing is compared there: for whichever worker.
+_TOGETHER = ("tests/test_contract.py",)
 
 # Two files that are there, to be locked; nothing is written to them.
 _DOOR, _ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
@@ -39,7 +42,10 @@ class Beside(LoadScopeScheduling):  # type: ignore[misc]  # xdist's own base is 
 
 def scope_of(nodeid: str) -> str:
     """Tests of one scope run on one worker, one after the other."""
-    return SYSTEMS if nodeid.startswith(_PLACES) else nodeid
+    if nodeid.startswith(_PLACES):
+        return SYSTEMS
+    file = nodeid.partition("::")[0]
+    return file if file in _TOGETHER else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
