@@ -38,7 +38,8 @@ MIX = {"user": 3.0, "sign-up": 1.0}
 PER_SECOND = 25.0
 POOL_SIZE, POOL_OVERFLOW = 4, 4
 TERMINATIONS = 8
-PAUSE_SECONDS = 0.2
+# Answers between one and the next: who has lost a connection is to be through before, since a second loss is a 503.
+BETWEEN = 10
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,9 @@ def test_every_answer_is_right_or_says_503_and_all_is_well_once_the_database_is_
         until("the load has begun", lambda: load.count)
         ended = 0
         for _ in range(TERMINATIONS):
-            time.sleep(PAUSE_SECONDS)
+            answered = load.count
             ended += users.end_every_connection()
+            until("the load goes on", lambda since=answered: load.count >= since + BETWEEN)
         time.sleep(pace.warm_seconds)
         stopped = time.monotonic()
         users.server.stop()
