@@ -92,11 +92,12 @@ def require_tables(app: Flask, service: Service) -> None:
 
 
 async def _once(key: str, run: Run) -> Response:
-    ledger = _ledger()
-    claim = await ledger.claim(key, _fingerprint(), lease=_lease())
+    ledger, fingerprint = _ledger(), _fingerprint()
+    claim = await ledger.claim(key, fingerprint, lease=_lease())
     if isinstance(claim, Reply):
         return _replay(claim)
-    before = _current.set(key)
+    # With what it says: a reply is kept for a day, and after that a key may name another request.
+    before = _current.set(_digest([key, fingerprint]))
     try:
         response = await _answer(run)
     except BaseException:

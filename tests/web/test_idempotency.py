@@ -444,6 +444,19 @@ def test_a_service_without_the_table_does_not_start() -> None:
             )
 
 
+@ANY_DATABASE
+async def test_a_request_has_one_name_and_another_one_has_another(ask: Ask, database: Database) -> None:
+    await ask()
+    for body in (b'{"name": "x"}', b'{"name": "another"}'):
+        # As if a day were over.
+        async with database.session() as session:
+            await session.execute(update(TABLE).values(expires_at=datetime.now(UTC)))
+        await ask(body=body)
+    first, again, other = effects
+    assert first == again != other
+    assert {len(name or "") for name in effects} == {64}
+
+
 async def test_outside_of_such_a_request_there_is_no_key() -> None:
     assert current_key() is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, String, Table
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, String, Table
 
 from app.data import idempotency, tables, versions
 
@@ -15,6 +15,9 @@ items = Table(
     Column("name", String(100), nullable=False),
     Column("available", BigInteger, nullable=False),
     versions.column(),
+    # Of the request that has made it, so that it finds it when it comes again.
+    Column("request_key", tables.key(64), nullable=True),
+    Index(None, "request_key", unique=True),
     # The conditional update never lets it happen; this is for whoever comes with other tools.
     CheckConstraint("available >= 0", name="available"),
     **tables.OPTIONS,

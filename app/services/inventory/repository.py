@@ -27,6 +27,8 @@ from app.services.inventory.logic import (
 )
 from app.services.inventory.models import items, lines, reservations
 
+_item = select(items.c.sku, items.c.name, items.c.available, items.c.version)
+
 
 class StockRepository:
     """The items of one database."""
@@ -35,21 +37,32 @@ class StockRepository:
         self._database = database
 
     async def find(self, sku: str) -> Item | None:
-        query = select(items).where(items.c.sku == sku)
+        query = _item.where(items.c.sku == sku)
         row = (await self._database.read(lambda session: session.execute(query))).one_or_none()
         return Item(*row) if row else None
 
     async def page(self, *, limit: int, cursor: str | None) -> Page[Item]:
         """The items after `cursor`, by sku. Raises InvalidInput for a malformed cursor."""
-        query = select(items).where(items.c.sku > pagination.after_key(cursor)).order_by(items.c.sku).limit(limit + 1)
+        query = _item.where(items.c.sku > pagination.after_key(cursor)).order_by(items.c.sku).limit(limit + 1)
         found = [Item(*row) for row in await self._database.read(lambda session: session.execute(query))]
         return pagination.cut(found, limit, lambda item: item.sku)
 
-    async def add(self, item: Item) -> None:
+    async def add(self, item: Item, *, request_key: str | None = None) -> Item:
+        """Add an item; or return the one that the same request has added. Raises SkuTaken."""
+        values = {**_values(item), "request_key": request_key}
         try:
-            await self._database.transact(lambda session: session.execute(insert(items).values(_values(item))))
+            await self._database.transact(lambda session: session.execute(insert(items).values(values)))
         except Duplicate as error:
-            raise SkuTaken(f"There is an item {item.sku} already") from error
+            known = None if request_key is None else await self._added_by(request_key)
+            if known is None:
+                raise SkuTaken(f"There is an item {item.sku} already") from error
+            return known
+        return item
+
+    async def _added_by(self, request_key: str) -> Item | None:
+        query = _item.where(items.c.request_key == request_key)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
+        return Item(*row) if row else None
 
     async def change(self, sku: str, new: Mapping[str, str | int], *, expected: Expected = None) -> Item | None:
         """Change the columns that `new` names; None if there is no such item. Raises PreconditionFailed."""
@@ -59,7 +72,7 @@ class StockRepository:
 
         async def work(session: AsyncSession) -> Item | None:
             changed = await changes.count(session, statement)
-            row = (await session.execute(select(items).where(this))).one_or_none()
+            row = (await session.execute(_item.where(this))).one_or_none()
             if not changed:
                 versions.missed(expected, there=row is not None)
             return Item(*row) if changed and row else None

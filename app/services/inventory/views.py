@@ -21,7 +21,7 @@ from app.services.inventory.schemas import (
     ReservationOut,
     ReservationPath,
 )
-from app.web import API, database, expected, idempotent, tagged, versioned
+from app.web import API, current_key, database, expected, idempotent, tagged, versioned
 
 api = API("inventory", __name__, prefix="/inventory", tag="inventory")
 
@@ -49,8 +49,8 @@ async def browse(query: PageQuery) -> tuple[ItemPage, int, dict[str, str]]:
 @versioned
 async def create(body: NewItem) -> Shown:
     """Create an item."""
-    item = logic.new_item(body.sku, body.name, body.available, datetime.now(UTC))
-    await _stock.add(item)
+    new = logic.new_item(body.sku, body.name, body.available, datetime.now(UTC))
+    item = await _stock.add(new, request_key=current_key())
     location = {"Location": f"/inventory/{item.sku}"}
     return tagged(ItemOut.model_validate(item), item.version, status=201, headers=location)
 

@@ -120,9 +120,9 @@ class Orders(Protocol):
     """Where orders are kept; each method is one transaction."""
 
     async def add(self, draft: Draft, policy: Policy) -> Order:
-        """Write a pending order, and say so, now and when it is overdue; or the one that this very request has placed before.
+        """Write a pending order, and say so, now and when it is overdue; or return the one of this very request.
 
-        Raises IdempotencyKeyReused if that is for something else. One that took too long counts no more.
+        One that took too long counts no more.
         """
         ...
 
@@ -140,7 +140,6 @@ async def place(draft: Draft, policy: Policy, users: Users, orders: Orders) -> O
 
     Raises:
         InvalidInput: the user does not exist.
-        IdempotencyKeyReused: the request's key belongs to another order.
         Unavailable: users or the database are away; nothing was ordered.
     """
     if not await users.exists(draft.user_id):

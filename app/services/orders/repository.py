@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.data import Database, Duplicate, changes, pagination, versions
 from app.data.pagination import Page
 from app.data.versions import Expected
-from app.errors import IdempotencyKeyReused
 from app.events import Event
 from app.services.orders import events
 from app.services.orders.events import OrderCancelled, OrderConfirmed, OrderOverdue, OrderPlaced, OrderRejected, outbox
@@ -47,22 +46,15 @@ class OrderRepository:
         return pagination.cut(found, limit, lambda order: order.id)
 
     async def add(self, draft: Draft, policy: Policy) -> Order:
-        """Write a pending order and say so, now and when it is overdue; or that of the same request.
-
-        Raises IdempotencyKeyReused.
-        """
+        """Write a pending order and say so, now and when it is overdue; or return that of the same request."""
         try:
             return await self._add(draft, policy)
         except Duplicate:
             if draft.request_key is None:
                 raise
             known = await self._read(select(orders).where(orders.c.request_key == draft.request_key), fresh=True)
-            if not known:
-                # Given up between our two steps: the key is free again.
-                return await self._add(draft, policy)
-        if (known[0].user_id, known[0].lines) != (draft.user_id, draft.lines):
-            raise IdempotencyKeyReused("With this Idempotency-Key something else was ordered")
-        return known[0]
+            # Without: given up between our two steps, so that the key is free again.
+            return known[0] if known else await self._add(draft, policy)
 
     async def _add(self, draft: Draft, policy: Policy) -> Order:
         order_id = await self._database.transact(partial(_add, draft=draft, policy=policy))

@@ -32,11 +32,12 @@ class EmailTaken(Conflict):
 class Users(Protocol):
     """Where users are kept. `add` and `change` raise EmailTaken.
 
+    What a request has added, `add` returns when it comes again: `request_key` is its name, and no other's.
     `change` and `remove` raise PreconditionFailed if the user's version is none of `expected`.
     """
 
     async def find(self, user_id: int) -> User | None: ...
-    async def add(self, *, name: str, email: str, created_at: datetime) -> User: ...
+    async def add(self, *, name: str, email: str, created_at: datetime, request_key: str | None = None) -> User: ...
     async def change(self, user_id: int, new: Mapping[str, str], *, expected: Expected = None) -> User | None: ...
     async def remove(self, user_id: int, *, expected: Expected = None) -> bool: ...
 
@@ -45,8 +46,8 @@ async def read(user_id: int, users: Users) -> User:
     return _found(user_id, await users.find(user_id))
 
 
-async def register(users: Users, *, name: str, email: str, now: datetime) -> User:
-    return await users.add(name=name, email=email, created_at=now)
+async def register(users: Users, *, name: str, email: str, now: datetime, request_key: str | None = None) -> User:
+    return await users.add(name=name, email=email, created_at=now, request_key=request_key)
 
 
 async def change(user_id: int, changes: Mapping[str, str], users: Users, *, expected: Expected = None) -> User:

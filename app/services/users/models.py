@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, String, Table
+from sqlalchemy import Column, Index, String, Table
 
 from app.data import idempotency, tables, versions
 
@@ -16,6 +16,9 @@ users = Table(
     Column("email", tables.key(254), nullable=False, unique=True),
     Column("created_at", tables.UtcDateTime(), nullable=False),
     versions.column(),
+    # Of the request that has made it, so that it finds it when it comes again.
+    Column("request_key", tables.key(64), nullable=True),
+    Index(None, "request_key", unique=True),
     **tables.NUMBERED,
 )
 

@@ -18,6 +18,8 @@ from app.services.users.events import UserChanged, UserRemoved, outbox
 from app.services.users.logic import EmailTaken, User
 from app.services.users.models import users
 
+_user = select(users.c.id, users.c.name, users.c.email, users.c.created_at, users.c.version)
+
 
 class UserRepository:
     """The users of one database."""
@@ -26,26 +28,35 @@ class UserRepository:
         self._database = database
 
     async def find(self, user_id: int) -> User | None:
-        query = select(users).where(users.c.id == user_id)
+        query = _user.where(users.c.id == user_id)
         # It is asked for the cache: what a replica has not heard of yet must not be kept after it was invalidated.
         row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
         return User(*row) if row else None
 
     async def page(self, *, limit: int, cursor: str | None) -> Page[User]:
         """The users after `cursor`, by id. Raises InvalidInput for a malformed cursor."""
-        query = select(users).where(users.c.id > pagination.after_id(cursor)).order_by(users.c.id).limit(limit + 1)
+        query = _user.where(users.c.id > pagination.after_id(cursor)).order_by(users.c.id).limit(limit + 1)
         found = [User(*row) for row in await self._database.read(lambda session: session.execute(query))]
         return pagination.cut(found, limit, lambda user: user.id)
 
-    async def add(self, *, name: str, email: str, created_at: datetime) -> User:
-        values = {"name": name, "email": email, "created_at": created_at}
+    async def add(self, *, name: str, email: str, created_at: datetime, request_key: str | None = None) -> User:
+        """Add a user; or return the one whom the same request has added. Raises EmailTaken."""
+        values = {"name": name, "email": email, "created_at": created_at, "request_key": request_key}
         try:
             user_id = await self._database.transact(
                 lambda session: changes.new_id(session, insert(users).values(values))
             )
         except Duplicate as error:
-            raise _taken(email) from error
+            known = None if request_key is None else await self._added_by(request_key)
+            if known is None:
+                raise _taken(email) from error
+            return known
         return User(id=user_id, name=name, email=email, created_at=created_at)
+
+    async def _added_by(self, request_key: str) -> User | None:
+        query = _user.where(users.c.request_key == request_key)
+        row = (await self._database.read(lambda session: session.execute(query), fresh=True)).one_or_none()
+        return User(*row) if row else None
 
     async def change(self, user_id: int, new: Mapping[str, str], *, expected: Expected = None) -> User | None:
         """Change the columns that `new` names; None if there is no such user. Raises EmailTaken, PreconditionFailed."""
@@ -55,7 +66,7 @@ class UserRepository:
 
         async def work(session: AsyncSession) -> User | None:
             changed = await changes.count(session, statement)
-            row = (await session.execute(select(users).where(this))).one_or_none()
+            row = (await session.execute(_user.where(this))).one_or_none()
             if not changed:
                 versions.missed(expected, there=row is not None)
             if not changed or row is None:

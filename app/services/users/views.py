@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from app.auth import owner, public, requires
 from app.data import pagination
 from app.data.pagination import PageQuery
@@ -15,7 +13,7 @@ from app.services.users import logic
 from app.services.users.logic import User
 from app.services.users.repository import UserRepository, tag_of
 from app.services.users.schemas import Profile, UserChanges, UserIn, UserOut, UserPage, UserPath
-from app.web import API, cache, cached, database, expected, idempotent, may, tagged, versioned
+from app.web import API, cache, cached, current_key, database, expected, idempotent, may, tagged, versioned
 
 api = API("users", __name__, prefix="/users", tag="users")
 
@@ -29,8 +27,6 @@ _MAY_WRITE = requires("users:write") & owner(of="user_id") | _ADMIN
 _BY_ASKER = {"Vary": "Authorization"}
 
 Shown = tuple[UserOut, int, dict[str, str]]
-
-_KEPT = TypeAdapter(User)
 
 
 @api.get("", responses={200: UserPage})
@@ -47,7 +43,8 @@ async def browse(query: PageQuery) -> tuple[UserPage, int, dict[str, str]]:
 @versioned
 async def create(body: UserIn) -> Shown:
     """Create a user."""
-    user = await logic.register(_users, name=body.name, email=body.email, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    user = await logic.register(_users, name=body.name, email=body.email, now=now, request_key=current_key())
     return _all_of(user, status=201, headers={"Location": f"/users/{user.id}"})
 
 
@@ -56,10 +53,10 @@ async def create(body: UserIn) -> Shown:
 @versioned
 async def read(path: UserPath) -> Shown | tuple[Profile, int, dict[str, str]]:
     """Read one user: everybody the name, the user and administrators all of it."""
-    user = _KEPT.validate_python(await _kept(path.user_id))
+    kept = await _kept(path.user_id)
     if may(_MAY_READ):
-        return _all_of(user, headers=_BY_ASKER)
-    return tagged(Profile.model_validate(user), user.version, variant="profile", headers=_BY_ASKER)
+        return tagged(UserOut.model_validate(kept), kept["version"], headers=_BY_ASKER)
+    return tagged(Profile.model_validate(kept), kept["version"], variant="profile", headers=_BY_ASKER)
 
 
 @api.put("/<int:user_id>", responses={200: UserOut})
@@ -97,9 +94,10 @@ async def _change(user_id: int, changes: Mapping[str, str]) -> User:
 
 # That somebody is not there is not kept: it changes without an event.
 @cached(tags=lambda user_id: (tag_of(user_id),), negative=0)
-async def _kept(user_id: int) -> Any:
-    """A user, as the cache can keep it. Raises: NotFound."""
-    return _KEPT.dump_python(await logic.read(user_id, _users), mode="json")
+async def _kept(user_id: int) -> dict[str, Any]:
+    """What can be shown of a user, and its version. Raises: NotFound."""
+    user = await logic.read(user_id, _users)
+    return {**UserOut.model_validate(user).model_dump(mode="json"), "version": user.version}
 
 
 def _all_of(user: User, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Shown:

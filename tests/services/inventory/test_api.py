@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from app.services.inventory.models import requests
 from tests.services.conftest import Running, Start
 
 POT = {"sku": "teapot-clay", "name": "Clay teapot", "available": 3}
@@ -161,6 +164,17 @@ async def test_an_item_that_has_changed_since_is_not_changed_over(inventory: Run
         problem = await inventory.ask(method, path, 412, json=body, headers={"If-Match": seen})
         assert problem["code"] == "precondition_failed"
     assert await available(inventory, "tea-sencha") == 9_997
+
+
+async def test_an_item_whose_creation_was_never_answered_is_found_again(inventory: Running) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = await inventory.client.post("/inventory", json=POT, headers=key)
+    # As a process leaves it that is killed between the effect and its reply, once its lease has run out.
+    async with inventory.database.session() as session:
+        await session.execute(update(requests).values(status=None, leased_until=datetime.now(UTC)))
+    again = await inventory.client.post("/inventory", json=POT, headers=key)
+    assert (again.status_code, again.content, again.headers["etag"]) == (201, first.content, first.headers["etag"])
+    assert "idempotency-replayed" not in again.headers
 
 
 async def test_an_item_that_is_created_twice_by_mistake_is_created_once(inventory: Running) -> None:

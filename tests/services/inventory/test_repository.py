@@ -55,6 +55,16 @@ async def test_an_item_is_found_as_it_was_added(stock: StockRepository) -> None:
         await stock.add(Item("pot", "Another", 1))
 
 
+async def test_a_request_that_comes_again_finds_what_it_has_added(stock: StockRepository) -> None:
+    pan = Item("pan", "A pan", 4)
+    assert await asyncio.gather(*(stock.add(pan, request_key="k") for _ in range(10))) == [pan] * 10
+    changed = await stock.change("pan", {"available": 3})
+    assert await stock.add(pan, request_key="k") == changed
+    for other in ("j", None):
+        with pytest.raises(SkuTaken):
+            await stock.add(pan, request_key=other)
+
+
 async def test_items_are_changed_and_removed(stock: StockRepository) -> None:
     assert await stock.change("pot", {"available": 3}) == Item("pot", "A pot", 3, version=2)
     assert await stock.change("pan", {"available": 3}) is None

@@ -9,7 +9,6 @@ import pytest
 from app.data import Database
 from app.errors import (
     Conflict,
-    IdempotencyKeyReused,
     InvalidInput,
     NotFound,
     PlatformError,
@@ -114,12 +113,6 @@ async def test_a_request_that_comes_again_finds_its_order(database: Database, or
     cancelled = await logic.cancel(order.id, orders)
     assert await place(orders, key="k") == cancelled
     assert sorted(await types(database, outbox)) == ["cancelled", "overdue", "placed", "placed"]
-
-
-async def test_a_request_that_comes_again_with_another_order_is_refused(orders: OrderRepository) -> None:
-    await place(orders, Line("assam", 1), key="k")
-    with pytest.raises(IdempotencyKeyReused):
-        await place(orders, Line("assam", 2), key="k")
 
 
 async def test_of_many_equal_requests_at_once_comes_one_order(database: Database, orders: OrderRepository) -> None:

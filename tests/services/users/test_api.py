@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from app.services.users.models import requests
 from tests.services.conftest import Running, Start
 
 ADA = {"name": "Ada", "email": "ada@example.com"}
@@ -187,6 +190,17 @@ async def test_a_user_that_is_known_already_is_not_sent_again(users: Running) ->
                 assert len(answer.headers.get_list("date")) == 1
     await users.ask("PATCH", "/users/7", 200, json={"name": "User7"})
     assert (await users.client.get("/users/7", headers={"If-None-Match": '"1"'})).status_code == 200
+
+
+async def test_a_user_whose_creation_was_never_answered_is_found_again(users: Running) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = await users.client.post("/users", json=ADA, headers=key)
+    # As a process leaves it that is killed between the effect and its reply, once its lease has run out.
+    async with users.database.session() as session:
+        await session.execute(update(requests).values(status=None, leased_until=datetime.now(UTC)))
+    again = await users.client.post("/users", json=ADA, headers=key)
+    assert (again.status_code, again.content, again.headers["etag"]) == (201, first.content, first.headers["etag"])
+    assert "idempotency-replayed" not in again.headers
 
 
 async def test_a_user_who_is_created_twice_by_mistake_is_created_once(users: Running) -> None:

@@ -55,6 +55,19 @@ async def test_two_users_never_share_an_email_address(users: UserRepository) -> 
     assert await users.find(bob.id) == bob
 
 
+async def test_a_request_that_comes_again_finds_whom_it_has_added(users: UserRepository) -> None:
+    async def ask(name: str, key: str | None) -> User:
+        return await users.add(name=name, email="ada@example.com", created_at=NOW, request_key=key)
+
+    added = await asyncio.gather(*(ask("Ada", "k") for _ in range(10)))
+    assert len({user.id for user in added}) == 1
+    changed = await users.change(added[0].id, {"name": "Countess"})
+    assert await ask("Ada", "k") == changed
+    for other in ("j", None):
+        with pytest.raises(EmailTaken):
+            await ask("Ada", other)
+
+
 async def test_of_many_who_want_an_address_at_once_one_gets_it(users: UserRepository) -> None:
     results = await asyncio.gather(*(add(users, "Ada") for _ in range(10)), return_exceptions=True)
     assert sum(isinstance(result, User) for result in results) == 1

@@ -3,6 +3,7 @@
 Revises: 0001
 """
 
+import sqlalchemy as sa
 from alembic import op
 
 from app.data import idempotency, tables, versions
@@ -15,10 +16,14 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("inventory_items", versions.column())
+    op.add_column("inventory_items", sa.Column("request_key", tables.key(64), nullable=True))
+    op.create_index("ix_inventory_items_request_key", "inventory_items", ["request_key"], unique=True)
     idempotency.table(tables.metadata(), "inventory").create(op.get_bind())
 
 
 def downgrade() -> None:
     op.drop_table("inventory_idempotency")
     # As they are, and not by way of a new table: SQLite would forget which ids it has given out.
+    op.drop_index("ix_inventory_items_request_key", "inventory_items")
+    op.drop_column("inventory_items", "request_key")
     op.drop_column("inventory_items", "version")
