@@ -30,6 +30,7 @@ import redis
 import structlog
 
 from app.dev import redis as embedded_redis
+from app.mesh.keys import Keys
 from app.telemetry import logs
 from tests import postgres as embedded_postgres
 from tests.beside import pytest_runtest_protocol, pytest_xdist_make_scheduler
@@ -115,6 +116,20 @@ def namespace(redis_url: str) -> Iterator[str]:
     with closing(redis.Redis.from_url(redis_url)) as client:
         for key in client.scan_iter(f"*{name}*", count=1000):
             client.delete(key)
+
+
+@pytest.fixture
+def keys(namespace: str) -> Keys:
+    return Keys(namespace)
+
+
+@pytest.fixture
+def store(redis_url: str, namespace: str) -> Iterator[redis.Redis]:
+    """Redis itself; afterwards every key of the namespace must have a TTL."""
+    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
+        yield client
+        unbounded = [key for key in client.scan_iter(f"{{{namespace}}}:*") if client.ttl(key) == -1]
+        assert unbounded == []
 
 
 @pytest.fixture(scope="session")

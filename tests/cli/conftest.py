@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.events.conftest import database, keys, shop, store
+from tests.events.conftest import database, shop
 from tests.events.shop import settings
 
-__all__ = ["database", "keys", "shop", "store"]
+__all__ = ["database", "shop"]
 
 
 @pytest.fixture

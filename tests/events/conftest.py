@@ -1,9 +1,8 @@
-"""A toy service on each kind of database, and a check that no test leaves an unbounded key in Redis."""
+"""A toy service on each kind of database."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 
 import pytest
 import redis
@@ -17,20 +16,6 @@ from tests.events import shop as toy
 from tests.events.shop import Shop
 
 __all__ = ["database_url", "server_url"]
-
-
-@pytest.fixture
-def keys(namespace: str) -> Keys:
-    return Keys(namespace)
-
-
-@pytest.fixture
-def store(redis_url: str, namespace: str) -> Iterator[redis.Redis]:
-    """Redis itself; afterwards every key of the namespace must have a TTL."""
-    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
-        yield client
-        unbounded = [key for key in client.scan_iter(f"{{{namespace}}}:*") if client.ttl(key) == -1]
-        assert unbounded == []
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A namespace of each test's own, and a check that no test leaves an unbounded key in it."""
+"""What the mesh's tests go by: times so short that they can be waited for, and a registry to look into."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-import redis
 
-from app.mesh.keys import Keys
 from app.mesh.registry.runner import BlockingRegistry
 from app.settings import RegistrySettings, Settings
 from tests.mesh import actors
@@ -22,20 +20,6 @@ def settings(namespace: str) -> Settings:
 @pytest.fixture
 def registry_settings(settings: Settings) -> RegistrySettings:
     return settings.registry
-
-
-@pytest.fixture
-def keys(namespace: str) -> Keys:
-    return Keys(namespace)
-
-
-@pytest.fixture
-def store(redis_url: str, namespace: str) -> Iterator[redis.Redis]:
-    """Redis itself; afterwards every key of the namespace must have a TTL."""
-    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
-        yield client
-        unbounded = [key for key in client.scan_iter(f"{{{namespace}}}:*") if client.ttl(key) == -1]
-        assert unbounded == []
 
 
 @pytest.fixture
