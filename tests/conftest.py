@@ -34,7 +34,7 @@ from app.mesh.keys import Keys
 from app.telemetry import logs
 from tests import postgres as embedded_postgres
 from tests.beside import pytest_runtest_protocol, pytest_xdist_make_scheduler
-from tests.faults.notes import pytest_terminal_summary
+from tests.summary import pytest_terminal_summary
 from tests.tokens import TestIssuer
 
 __all__ = ["pytest_runtest_protocol", "pytest_terminal_summary", "pytest_xdist_make_scheduler"]

@@ -24,7 +24,6 @@ toy         the service that the tests add: slow, failing, limited, as it is tol
 traffic     the load: a process of its own that writes down what came of each request
 kinds       what is asked for, and how each request knows its own answer
 journal     what it wrote, as counts
-notes       what a test counted, for the end of the run
 books       what the databases say: who ordered what, and how often
 proxy       a TCP line that delays, stalls, resets, cuts
 pace        how long things take, in the short form and in the long one

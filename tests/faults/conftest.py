@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import notes, redis, world
+from tests import summary
 from tests.faults import pace as paces
+from tests.faults import redis, world
 from tests.faults.journal import Note
 from tests.faults.pace import Pace
 from tests.faults.redis import Redis
@@ -23,7 +24,7 @@ from tests.faults.world import World
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
     """Write down what was counted, before it is judged."""
-    return notes.note_of(request)
+    return summary.note_of(request)
 
 
 @pytest.fixture(scope="session")
