@@ -12,6 +12,7 @@ test_restarts       rolling restarts, with nothing lost
 test_replicas       a replica is killed, stands still, or answers ten times slower
 test_line           replicas behind lines that reset, stall, and are cut
 test_redis          Redis stops, forgets, hangs, falls back into the past; a process starts without it
+test_events         whoever takes, sends and handles orders is killed every second
 test_postgres       the database of a service ends every connection, stops, and comes back
 test_storm          a service that always fails
 test_overload       a service that is asked for three times what it can do
@@ -22,6 +23,8 @@ world       a system as `mesh up` starts it, in a project of its own, on a Redis
 redis       that Redis: stopped, hung, emptied, followed
 toy         the service that the tests add: slow, failing, limited, as it is told at run time
 traffic     the load: a process of its own that writes down what came of each request
+shoppers    clients that ask until they are answered
+ledger      what the databases say of orders and stock when all is over
 kinds       what is asked for, and how each request knows its own answer
 journal     what it wrote, as counts
 books       what the databases say: who ordered what, and how often

@@ -1,6 +1,6 @@
 """Orders while whoever takes, sends and handles them is killed again and again: every one ends, and the stock balances.
 
-The short form places some hundred orders on SQLite; ``--long`` ten thousand, on SQLite and on PostgreSQL.
+The short form places some hundred orders on SQLite; ``--long`` ten thousand, on SQLite, PostgreSQL and MySQL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.databases import fresh
+from tests.data import databases
 from tests.dev.system import until
 from tests.faults import kinds, ledger, redis, world
 from tests.faults.journal import Note
@@ -82,16 +82,16 @@ class Shop:
             thread.join()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=databases.KINDS)
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pace: Pace) -> Iterator[Shop]:
     if request.param == "sqlite":
         with _running(tmp_path_factory.mktemp("events"), pace) as shop:
             yield shop
         return
     if not request.config.getoption("--long"):
-        pytest.skip("on PostgreSQL with --long alone")
-    server = request.getfixturevalue("postgres_url")
-    with fresh(server) as url, _running(tmp_path_factory.mktemp("events"), pace, url) as shop:
+        pytest.skip("on PostgreSQL and MySQL with --long alone")
+    server = request.getfixturevalue(databases.SERVERS[request.param])
+    with databases.fresh(server) as url, _running(tmp_path_factory.mktemp("events"), pace, url) as shop:
         yield shop
 
 
