@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import secrets
@@ -44,6 +45,9 @@ _Ask = Callable[[str, str], Coroutine[Any, Any, None]]
 
 EMBEDDED_ONLY = os.environ.get("MESH_TEST_EMBEDDED", "") not in ("", "0")
 
+_TESTS_BETWEEN, _NEVER = 50, 1_000_000
+_finished = itertools.count(1)
+
 # A shared machine may be slow at any moment: hypothesis looks for wrong answers here, not for slow ones.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
@@ -65,6 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What was imported and collected stays: the garbage collector need not look through it again, thousands of times."""
+    _collect()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
+
+
+def pytest_runtest_logfinish() -> None:
+    """To look through all objects takes a fifth of a second: between tests, and not in one that waits for half of one."""
+    if next(_finished) % _TESTS_BETWEEN == 0:
+        _collect()
+
+
+def _collect() -> None:
     gc.collect()
     gc.freeze()
 
