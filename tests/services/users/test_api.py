@@ -98,9 +98,9 @@ async def test_a_bad_body_is_refused_by_its_field(
     users: Running, subtests: pytest.Subtests, method: str, url: str
 ) -> None:
     for name, (body, path) in BAD_BODIES.items():
+        if method == "PATCH" and not body:
+            continue
         with subtests.test(name):
-            if method == "PATCH" and not body:
-                continue
             problem = await users.ask(method, url, 422, json=body)
             assert path in [error["path"] for error in problem["errors"]]
             assert (await users.get("/users/7"))["name"] == "User7"
