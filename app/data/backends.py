@@ -74,6 +74,12 @@ def open_engine(url: URL, settings: DataSettings | None, **pool: Any) -> AsyncEn
     return engine
 
 
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close the engine's connections; none of them has anything to say to this event loop afterwards."""
+    await engine.dispose()
+    await sqlite.settle()
+
+
 def is_closed(connection: Any) -> bool:
     """Whether a server's connection is known to be of no use; it costs no round trip.
 

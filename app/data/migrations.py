@@ -246,7 +246,7 @@ async def _connected(service: Migrated, url: URL, work: _Work[_T], *, locked: bo
             # Leaving the block closes the connection, and with it goes the lock.
             return result
     finally:
-        await engine.dispose()
+        await backends.close_engine(engine)
 
 
 def _only_ours(service: Migrated) -> Callable[[str | None, str, object], bool]:

@@ -92,7 +92,7 @@ class Pool:
         return {"url": self.url_without_password, **asdict(self.figures())}
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await backends.close_engine(self._engine)
 
     @property
     def _queue(self) -> _Queue:

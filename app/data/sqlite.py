@@ -3,7 +3,8 @@
 aiosqlite makes a trip for each of: cursor, execute, fetchall, close; and SQLAlchemy adds a rollback after every read. A
 trip costs more than a small query does, so a statement does all of it in one.
 
-And what nobody waits for any more is stopped: the thread is interrupted, instead of going on to the end.
+And what nobody waits for any more is stopped: the thread is interrupted, instead of going on to the end. What is given
+up has a thread still, which answers to its event loop: `settle` waits for it, lest the loop be gone by then.
 """
 
 from __future__ import annotations
@@ -23,15 +24,25 @@ from app.data import bounds
 _BUSY_SECONDS = 0.01
 _INTERRUPT_AGAIN_SECONDS = 0.01
 
+# The ends of connections, each of its own loop, that may be nobody else's concern any more.
+_endings: set[asyncio.Future[Any]] = set()
+
 
 def connect(path: str, **options: Any) -> Connection:
     """An awaitable connection in WAL mode, as ``aiosqlite.connect`` gives it; takes what ``sqlite3.connect`` takes."""
-    connection = Connection(partial(_open, path, **options), iter_chunk_size=64)
+    connection = Connection(path, options)
     connection.busy_ms = connection.longest_ms = int(options.get("timeout", 5.0) * 1000)
     # A process that ends in a hurry must not wait for it. (Before aiosqlite 0.22 the connection was the thread.)
     thread: Any = getattr(connection, "_thread", connection)
     thread.daemon = True
     return connection
+
+
+async def settle() -> None:
+    """Wait until the connections that were given up within this event loop are closed."""
+    loop = asyncio.get_running_loop()
+    if mine := [ending for ending in _endings.copy() if ending.get_loop() is loop]:
+        await asyncio.wait(mine)
 
 
 class Connection(aiosqlite.Connection):
@@ -41,6 +52,16 @@ class Connection(aiosqlite.Connection):
     _abandoned = False
     # How long it waits for another process's lock; at most, and at present.
     longest_ms = busy_ms = 5000
+
+    def __init__(self, path: str, options: dict[str, Any]) -> None:
+        super().__init__(partial(self._open, path, **options), iter_chunk_size=64)
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        ending: asyncio.Future[Any] | None = super().stop()
+        if ending is not None:
+            _endings.add(ending)
+            ending.add_done_callback(_endings.discard)
+        return ending
 
     def cursor(self) -> Cursor:  # type: ignore[override]  # there is nothing to wait for
         return Cursor(self)
@@ -62,6 +83,23 @@ class Connection(aiosqlite.Connection):
             self._abandoned = True
             call.stop(self._conn, asyncio.get_running_loop())
             raise
+
+    def _open(self, path: str, *, timeout: float = 5.0, **options: Any) -> sqlite3.Connection:
+        """Runs in the connection's thread, where it may sleep."""
+        connection: sqlite3.Connection = sqlite3.connect(path, timeout=timeout, **options)
+        give_up = time.monotonic() + timeout
+        while True:
+            try:
+                # Readers and the writer do not stop each other.
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait here, whatever the timeout: processes that start at once on a new file collide.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not self._running or time.monotonic() > give_up:
+                    connection.close()
+                    raise
+                time.sleep(_BUSY_SECONDS)
+            else:
+                return connection
 
     def _patience_ms(self) -> int:
         seconds = bounds.left()
@@ -141,21 +179,3 @@ class Cursor:
 
     async def close(self) -> None:
         self._rows.clear()
-
-
-def _open(path: str, *, timeout: float = 5.0, **options: Any) -> sqlite3.Connection:
-    """Runs in the connection's thread, where it may sleep."""
-    connection: sqlite3.Connection = sqlite3.connect(path, timeout=timeout, **options)
-    give_up = time.monotonic() + timeout
-    while True:
-        try:
-            # Readers and the writer do not stop each other.
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            # SQLite does not wait here, whatever the timeout: processes that start at once on a new file collide.
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                connection.close()
-                raise
-            time.sleep(_BUSY_SECONDS)
-        else:
-            return connection

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,3 +92,29 @@ async def _opened(path: str) -> str:
         await cursor.execute("PRAGMA journal_mode")
         row = await cursor.fetchone()
         return str(row[0])
+
+
+def test_what_is_given_up_while_it_is_opened_is_over_when_the_database_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before, failures = tmp_path / "new.sqlite3", set(threading.enumerate()), list[threading.ExceptHookArgs]()
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE teas (id INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    asyncio.run(_give_up_opening(path))
+    # The loop is closed: a thread that still wanted to tell it something would fail.
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    other.close()
+    assert failures == []
+
+
+async def _give_up_opening(path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{path}", SETTINGS)
+    reading = asyncio.create_task(database.read(lambda session: session.scalar(text("SELECT 1"))))
+    done, _ = await asyncio.wait({reading}, timeout=0.1)
+    assert not done
+    reading.cancel()
+    await asyncio.wait({reading})
+    await database.close()
