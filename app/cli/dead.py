@@ -14,8 +14,8 @@ from app.cli import running, terminal
 from app.cli.running import DataDir, System
 from app.cli.tail import printable
 from app.errors import InvalidInput
-from app.events.dead import FIRST, DeadLetters, Letter
-from app.events.surveyor import Surveyor
+from app.events.operating.dead import FIRST, DeadLetters, Letter
+from app.events.operating.surveyor import Surveyor
 from app.mesh.coordination import Line, open_line
 from app.mesh.keys import Keys
 

@@ -16,9 +16,9 @@ from app import redis_client
 from app.cli import dead, outboxes, running, tail, terminal
 from app.cli.running import DataDir, System
 from app.errors import InvalidInput
-from app.events.ledger import Backlog
-from app.events.survey import Standing, Survey
-from app.events.surveyor import Surveyor
+from app.events.operating.survey import Standing, Survey
+from app.events.operating.surveyor import Surveyor
+from app.events.publishing.ledger import Backlog
 from app.mesh.coordination import open_line
 from app.mesh.keys import Keys
 from app.service import discover, load

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from app.data import Database, migrations
 from app.errors import PlatformError
-from app.events.ledger import Backlog, Ledger
+from app.events.publishing.ledger import Backlog, Ledger
 from app.service import Service
 from app.settings import Settings
 

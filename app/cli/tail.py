@@ -13,8 +13,8 @@ from app import redis_client
 from app.cli import running
 from app.cli.running import DataDir, System
 from app.errors import NotFound, Unavailable
-from app.events.surveyor import Surveyor
-from app.events.tail import Entry, Tail
+from app.events.operating.surveyor import Surveyor
+from app.events.operating.tail import Entry, Tail
 from app.mesh.coordination import open_line
 from app.mesh.keys import EventStream, Keys
 from app.service import discover

@@ -12,24 +12,24 @@ from typing import Any
 from app import redis_client, telemetry
 from app.data import Database
 from app.errors import Misconfigured
-from app.events import trimming
-from app.events.consumer import Consumer
-from app.events.desk import Desk, Times
-from app.events.group import Group
-from app.events.handlers import Handlers
-from app.events.inbox import Inbox
-from app.events.ledger import Ledger
-from app.events.meter import Meter
+from app.events.handling.consumer import Consumer
+from app.events.handling.desk import Desk, Times
+from app.events.handling.group import Group
+from app.events.handling.handlers import Handlers
+from app.events.handling.inbox import Inbox
+from app.events.handling.retrying import RetryPolicy
+from app.events.handling.wishes import Wishes
+from app.events.handling.worker import Worker
 from app.events.observer import EventObserver, NullObserver
-from app.events.outbox import PUBLISHED, Outbox
-from app.events.relay import Invalidate, Relay
-from app.events.retention import Policy, Retention
-from app.events.retrying import RetryPolicy
-from app.events.streams import Streams
-from app.events.surveyor import Surveyor
-from app.events.wake import Waker
-from app.events.wishes import Wishes
-from app.events.worker import Worker
+from app.events.operating.meter import Meter
+from app.events.operating.surveyor import Surveyor
+from app.events.publishing import trimming
+from app.events.publishing.ledger import Ledger
+from app.events.publishing.outbox import PUBLISHED, Outbox
+from app.events.publishing.relay import Invalidate, Relay
+from app.events.publishing.retention import Policy, Retention
+from app.events.publishing.streams import Streams
+from app.events.publishing.wake import Waker
 from app.mesh.coordination import Coordination, Lease, PeriodicJob, open_line
 from app.mesh.coordination.line import Line
 from app.mesh.keys import Keys, partition_lease

@@ -16,8 +16,8 @@ from pydantic_core import core_schema
 
 from app.events.envelope import CONTENT_TYPE
 from app.events.event import Event
-from app.events.handlers import Handler, Handlers
-from app.events.outbox import Outbox
+from app.events.handling.handlers import Handler, Handlers
+from app.events.publishing.outbox import Outbox
 
 VERSION = "3.0.0"
 _ENVELOPE = "CloudEvent"

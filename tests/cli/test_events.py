@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli.tail import json_of, line_of
 from app.events import envelope
+from app.events.operating.tail import Entry
 from app.events.position import Position
-from app.events.tail import Entry
 from app.mesh.keys import EventStream, Keys
 from tests.dev.system import command, typed, user_environment
 from tests.events.shop import NAME, Bought, Shop, until

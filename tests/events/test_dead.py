@@ -10,7 +10,7 @@ import redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, InvalidInput, NotFound
-from app.events.dead import DeadLetters, Letter
+from app.events.operating.dead import DeadLetters, Letter
 from app.mesh.coordination import open_line
 from app.mesh.keys import Keys
 from tests.events.shop import NAME, Bought, Shop, until

@@ -13,11 +13,12 @@ from sqlalchemy import func, select
 
 from app.data import Database
 from app.errors import Unavailable
-from app.events import envelope, trimming
-from app.events.ledger import Ledger, Overtaken
-from app.events.relay import Invalidate, Relay
-from app.events.retention import Policy, Retention
-from app.events.streams import Streams
+from app.events import envelope
+from app.events.publishing import trimming
+from app.events.publishing.ledger import Ledger, Overtaken
+from app.events.publishing.relay import Invalidate, Relay
+from app.events.publishing.retention import Policy, Retention
+from app.events.publishing.streams import Streams
 from app.mesh.coordination import Line, open_line
 from app.mesh.keys import Keys
 from tests.events.shop import NAME, Bought, Shop, Witness, outbox

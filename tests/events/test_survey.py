@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import redis_client
 from app.errors import Conflict, NotFound
 from app.events.observer import Measurement
+from app.events.operating.survey import Count, Reading, Standing, add_up
+from app.events.operating.surveyor import Surveyor
 from app.events.position import Position
-from app.events.survey import Count, Reading, Standing, add_up
-from app.events.surveyor import Surveyor
 from app.mesh.coordination import open_line
 from app.mesh.keys import EventStream, Keys
 from app.telemetry import EventMetrics, Metrics

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from app import redis_client
+from app.events.operating.tail import Tail
 from app.events.position import Position
-from app.events.tail import Tail
 from app.mesh.keys import EventStream, Keys
 from tests.events.shop import NAME
 

@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Contended, tables
 from app.errors import Misconfigured, PeerUnreachable, Unavailable
-from app.events import Event, Handlers, Outbox, envelope, partition, position, retrying, trimming
+from app.events import Event, Handlers, Outbox, envelope, partition, position
 from app.events.envelope import CloudEvent, Unreadable
-from app.events.lane import Lanes
+from app.events.handling import retrying
+from app.events.handling.lane import Lanes
+from app.events.handling.retrying import Again, Bury, RetryPolicy
 from app.events.position import END, Position
-from app.events.retrying import Again, Bury, RetryPolicy
-from app.events.trimming import Extent, Policy
+from app.events.publishing import trimming
+from app.events.publishing.trimming import Extent, Policy
 from tests.events.shop import Bought
 
 NOW = datetime(2026, 11, 28, 12, 30, 15, 123456, tzinfo=UTC)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app import service
 from app.events import Event
 from app.events.event import kind
-from app.events.handlers import Handler
+from app.events.handling.handlers import Handler
 
 SERVICES = {name: service.load(name) for name in service.discover()}
 HANDLED = [

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.data import Database
 from app.events import Event
-from app.events.inbox import Inbox
+from app.events.handling.inbox import Inbox
 from app.services.inventory.events import Line, OrderCancelled, OrderPlaced, OrderRejected, outbox
 from app.services.inventory.handlers import release_cancelled, release_rejected, reserve
 from app.services.inventory.logic import Item, State

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.events.group import Group
+from app.events.handling.group import Group
 from tests.faults import redis
 from tests.faults.redis import Redis
 from tests.services.conftest import Running, Start, until

@@ -11,13 +11,13 @@ import redis.asyncio
 from app import redis_client
 from app.errors import Conflict, NotFound, Unavailable
 from app.events import position as positions
+from app.events.operating.survey import Count, Reading, Survey, add_up
 from app.events.position import Position
-from app.events.survey import Count, Reading, Survey, add_up
 from app.mesh.coordination import line as lines
 from app.mesh.coordination.line import Line
 from app.mesh.keys import EventStream, Keys
 
-_STANDING, _COUNT, _FORGET = (lines.load("app.events", name) for name in ("standing", "count", "forget"))
+_STANDING, _COUNT, _FORGET = (lines.load("app.events.operating", name) for name in ("standing", "count", "forget"))
 
 # Of each group and stream, unless its length says how many there are.
 COUNT_UP_TO = 100_000

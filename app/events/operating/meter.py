@@ -10,10 +10,10 @@ from typing import Self
 
 from app import telemetry
 from app.errors import PlatformError, Unavailable
-from app.events.ledger import Ledger
 from app.events.observer import EventObserver, Measurement
-from app.events.survey import add_up
-from app.events.surveyor import Surveyor
+from app.events.operating.survey import add_up
+from app.events.operating.surveyor import Surveyor
+from app.events.publishing.ledger import Ledger
 from app.mesh.keys import EventStream, Keys
 from app.mesh.registry.directory import cancelled
 

@@ -16,7 +16,7 @@ from app.mesh.coordination.line import Line
 from app.mesh.keys import RETENTION_MS
 from app.mesh.registry.directory import cancelled
 
-_WAKE = lines.load("app.events", "wake")
+_WAKE = lines.load("app.events.publishing", "wake")
 _AGAIN_SECONDS = 0.5
 
 

@@ -7,8 +7,8 @@ from app.mesh.coordination import line as lines
 from app.mesh.coordination.line import Line
 from app.mesh.keys import Keys
 
-_WISH = lines.load("app.events", "wish")
-_WISHED = lines.load("app.events", "wished")
+_WISH = lines.load("app.events.handling", "wish")
+_WISHED = lines.load("app.events.handling", "wished")
 
 # Longer than the pause between two wishes.
 _STANDS_MS = 3_000

@@ -22,14 +22,14 @@ from app import context, telemetry
 from app.context import Context
 from app.data import Database
 from app.errors import InvalidInput, PlatformError
-from app.events import handlers as handling_room
-from app.events import retrying
 from app.events.envelope import CloudEvent
 from app.events.event import Event
-from app.events.handlers import Handler, Handlers
-from app.events.inbox import Inbox, Known
+from app.events.handling import handlers as handling_room
+from app.events.handling import retrying
+from app.events.handling.handlers import Handler, Handlers
+from app.events.handling.inbox import Inbox, Known
+from app.events.handling.retrying import Again, RetryPolicy
 from app.events.observer import EventObserver, Handling, Outcome
-from app.events.retrying import Again, RetryPolicy
 
 _log = telemetry.log("events.desk")
 

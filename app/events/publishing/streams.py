@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.events import position, trimming
-from app.events.ledger import Row
+from app.events import position
 from app.events.position import END, START, Position
-from app.events.trimming import Trim
+from app.events.publishing import trimming
+from app.events.publishing.ledger import Row
+from app.events.publishing.trimming import Trim
 from app.mesh.coordination import line as lines
 from app.mesh.coordination.line import Line
 from app.mesh.keys import EVENTS_MS, Keys
 
-_PUBLISH = lines.load("app.events", "publish")
-_EXTENT = lines.load("app.events", "extent")
-_TRIM = lines.load("app.events", "trim")
+_PUBLISH = lines.load("app.events.publishing", "publish")
+_EXTENT = lines.load("app.events.publishing", "extent")
+_TRIM = lines.load("app.events.publishing", "trim")
 
 
 @dataclass(frozen=True, slots=True)

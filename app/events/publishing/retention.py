@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app import telemetry
-from app.events import trimming
-from app.events.ledger import Ledger
 from app.events.observer import EventObserver
-from app.events.streams import Streams
-from app.events.trimming import Extent
+from app.events.publishing import trimming
+from app.events.publishing.ledger import Ledger
+from app.events.publishing.streams import Streams
+from app.events.publishing.trimming import Extent
 
 _log = telemetry.log("events.retention")
 

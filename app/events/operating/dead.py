@@ -26,7 +26,7 @@ from app.mesh.coordination import line as lines
 from app.mesh.coordination.line import Line
 from app.mesh.keys import EVENTS_MS, Keys
 
-_LETTERS, _REPLAY, _DROP = (lines.load("app.events", name) for name in ("letters", "replay", "drop"))
+_LETTERS, _REPLAY, _DROP = (lines.load("app.events.operating", name) for name in ("letters", "replay", "drop"))
 
 PAGE = 100
 FIRST = str(START)

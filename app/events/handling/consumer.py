@@ -21,8 +21,8 @@ from typing import Self
 from app import telemetry
 from app.errors import LeaseLost, Unavailable
 from app.events import partition as partitions
-from app.events.wishes import Wishes
-from app.events.worker import Worker
+from app.events.handling.wishes import Wishes
+from app.events.handling.worker import Worker
 from app.mesh.coordination import Held, Lease
 from app.mesh.registry.directory import cancelled
 

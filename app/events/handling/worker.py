@@ -20,13 +20,13 @@ from typing import Any
 from app import telemetry
 from app.errors import LeaseLost, PlatformError, Unavailable
 from app.events import envelope as envelopes
-from app.events import group as groups
-from app.events.desk import Desk
 from app.events.envelope import CloudEvent, Unreadable
-from app.events.group import Delivery, Group
-from app.events.handlers import Handlers
-from app.events.inbox import Inbox
-from app.events.lane import Lanes
+from app.events.handling import group as groups
+from app.events.handling.desk import Desk
+from app.events.handling.group import Delivery, Group
+from app.events.handling.handlers import Handlers
+from app.events.handling.inbox import Inbox
+from app.events.handling.lane import Lanes
 from app.events.observer import EventObserver
 from app.mesh.registry.directory import cancelled
 

@@ -21,12 +21,12 @@ import orjson
 
 from app import telemetry
 from app.errors import PlatformError, Unavailable
-from app.events.ledger import Ledger, Overtaken, Row
 from app.events.observer import EventObserver
-from app.events.outbox import INVALIDATED
 from app.events.position import START, Position
-from app.events.retention import Retention
-from app.events.streams import Streams
+from app.events.publishing.ledger import Ledger, Overtaken, Row
+from app.events.publishing.outbox import INVALIDATED
+from app.events.publishing.retention import Retention
+from app.events.publishing.streams import Streams
 from app.mesh.coordination import Held
 
 _log = telemetry.log("events.relay")

@@ -16,7 +16,7 @@ from app.mesh.coordination.line import Line
 from app.mesh.keys import DEAD_MS, EVENTS_MS, Keys
 
 _JOIN, _TAKE, _INHERIT, _ACK, _BURY = (
-    lines.load("app.events", name) for name in ("join", "take", "inherit", "ack", "bury")
+    lines.load("app.events.handling", name) for name in ("join", "take", "inherit", "ack", "bury")
 )
 
 _INHERIT_AT_ONCE = 100
