@@ -24,12 +24,12 @@ from app.mesh.registry.operations import WishedState
 from app.resources import Resources, open_resources
 from app.service import GATEWAY, Service, load
 from app.settings import ServingSettings, Settings
-from app.web import server
-from app.web.entry import Entry
+from app.web.entrance.entry import Entry
+from app.web.entrance.intake import Pace
+from app.web.entrance.limiter import Policy
+from app.web.entrance.shedding import Gate
 from app.web.factory import ServiceApp, attach, create_app
-from app.web.intake import Pace
-from app.web.limiter import Policy
-from app.web.shedding import Gate
+from app.web.serving import server
 
 # What still holds the process up after the drain's own time has this much more.
 _WATCHDOG_SECONDS = 5.0

@@ -29,7 +29,7 @@ from app.mesh.registry.operations import Operation, Position, WishedState
 from app.mesh.registry.record import Load
 from app.mesh.registry.runner import BlockingRegistry
 from app.settings import RegistrySettings, load
-from app.web import server
+from app.web.serving import server
 from tests.dev.system import Answer, System, first_port, until
 from tests.mesh.actors import instance
 

@@ -8,7 +8,7 @@
     @public
 
 A rule holds or it does not, for somebody or for nobody: `public` alone holds for nobody in particular. In the manner of
-Flask-Principal's needs, which are filled from the same token (see `app.web.guarding`).
+Flask-Principal's needs, which are filled from the same token (see `app.web.views.guarding`).
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ from app.gateway.headers import Client, Network
 from app.gateway.target import Target
 from app.gateway.upload import Upload
 from app.mesh import Mesh
-from app.web import environ, problems
-from app.web.inbox import Inbox
+from app.web import problems
+from app.web.bridge import environ
+from app.web.bridge.inbox import Inbox
 
 _log = telemetry.log("gateway")
 

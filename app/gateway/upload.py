@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from app.errors import BodyTooLarge
-from app.web.inbox import Inbox
+from app.web.bridge.inbox import Inbox
 
 SMALL_BYTES = 65_536
 

@@ -14,11 +14,13 @@ from app.events import catalogue
 from app.resources import Resources
 from app.service import Service
 from app.settings import Settings
-from app.web import documenting, guarding, idempotency, problems, securing
-from app.web.current import EXTENSION
+from app.web import problems
+from app.web.documents import documenting, securing
+from app.web.documents.openapi import DocumentedFlask
 from app.web.health import health
 from app.web.management import management
-from app.web.openapi import DocumentedFlask
+from app.web.views import guarding, idempotency
+from app.web.views.current import EXTENSION
 
 
 class _BoundedInteger(IntegerConverter):

@@ -10,7 +10,7 @@ import orjson
 from flask import Blueprint, Response, current_app, send_from_directory
 
 from app.auth import public
-from app.web.current import resources
+from app.web.views.current import resources
 
 health = public(Blueprint("health", __name__))
 

@@ -19,7 +19,7 @@ from app.mesh.registry import rules
 from app.mesh.registry.directory import Directory
 from app.resources import Resources
 from app.settings import Settings
-from app.web.current import resources
+from app.web.views.current import resources
 
 # It has a guard of its own, and to all others it is not there.
 management = public(Blueprint("management", __name__))

@@ -25,7 +25,7 @@ from app.resources import open_resources
 from app.settings import Settings
 from app.telemetry import Metrics
 from app.web import factory
-from app.web.entry import Entry
+from app.web.entrance.entry import Entry
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -8,7 +8,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from app.errors import BodyTooLarge
 from app.gateway.upload import SMALL_BYTES, Upload
-from app.web.inbox import Inbox
+from app.web.bridge.inbox import Inbox
 
 LIMIT = 4 * SMALL_BYTES
 

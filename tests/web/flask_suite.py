@@ -17,9 +17,9 @@ import flask.app
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.http import HTTP_STATUS_CODES
 
-from app.web import environ as wsgi
 from app.web.bridge import AsyncFlask
-from app.web.wrappers import EXCHANGE
+from app.web.bridge import environ as wsgi
+from app.web.bridge.wrappers import EXCHANGE
 
 _build = wsgi.build
 _passed_on = ("werkzeug.debug.preserve_context", "wsgi.errors", "flask._preserve_context")

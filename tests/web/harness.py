@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from app.web import server
+from app.web.serving import server
 
 
 @asynccontextmanager

@@ -18,10 +18,10 @@ from app.errors import Conflict, Unavailable
 from app.mesh.cache import Cache
 from app.service import Service
 from app.web import API
-from app.web.caching import cached, cached_view
-from app.web.current import EXTENSION, cache
+from app.web.bridge.switch import await_
 from app.web.factory import ServiceApp, create_app
-from app.web.switch import await_
+from app.web.views.caching import cached, cached_view
+from app.web.views.current import EXTENSION, cache
 from tests.tokens import TestIssuer, guard
 from tests.web.harness import Exchange
 

@@ -13,9 +13,9 @@ from app.mesh.coordination import Coordination, open_line
 from app.mesh.keys import Keys
 from app.service import Service
 from app.web import API
-from app.web.coordinating import mesh_lock, rate_limited
-from app.web.current import EXTENSION
 from app.web.factory import ServiceApp, create_app
+from app.web.views.coordinating import mesh_lock, rate_limited
+from app.web.views.current import EXTENSION
 from tests.web.harness import Exchange
 
 api = public(API("things", __name__, prefix="/things"))

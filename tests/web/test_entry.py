@@ -11,7 +11,7 @@ import pytest
 from app import context
 from app.errors import Conflict
 from app.telemetry import Metrics
-from app.web.entry import Entry
+from app.web.entrance.entry import Entry
 from tests.web.harness import Exchange
 
 

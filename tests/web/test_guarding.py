@@ -25,8 +25,8 @@ from app.auth import Asked, Rule, bearer, callers, owner, owner_or, public, requ
 from app.errors import Misconfigured, Unavailable
 from app.service import Service
 from app.web import API, await_, cached_view, demand, may, principal
-from app.web.current import EXTENSION
 from app.web.factory import create_app
+from app.web.views.current import EXTENSION
 from tests.auth.mutants import mutant
 from tests.tokens import TestIssuer
 from tests.tokens import bearer as carrying

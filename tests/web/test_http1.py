@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypercorn.protocol.h11 import H11Protocol
 
-from app.web import plain
+from app.web.serving import plain
 from tests.web.harness import serving
 from tests.web.test_server import port_of
 

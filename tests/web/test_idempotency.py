@@ -24,9 +24,9 @@ from app.data import Database, idempotency, tables
 from app.errors import Conflict, Misconfigured, TooManyRequests, Unavailable
 from app.service import Service
 from app.web import API, current_key, demand, idempotent
-from app.web.current import EXTENSION
 from app.web.factory import ServiceApp, create_app
-from app.web.idempotency import MAX_BODY_BYTES
+from app.web.views.current import EXTENSION
+from app.web.views.idempotency import MAX_BODY_BYTES
 from tests.data.databases import SETTINGS, database, database_url
 from tests.tokens import TestIssuer, bearer, guard
 from tests.web.harness import Exchange, chunk

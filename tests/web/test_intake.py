@@ -13,9 +13,9 @@ from app.errors import RequestTimeout
 from app.telemetry import Metrics
 from app.web import problems
 from app.web.bridge import AsyncFlask
-from app.web.entry import Entry
-from app.web.intake import Intake, Pace
-from app.web.shedding import Gate
+from app.web.entrance.entry import Entry
+from app.web.entrance.intake import Intake, Pace
+from app.web.entrance.shedding import Gate
 from tests.web.harness import chunk, serving
 from tests.web.test_server import port_of
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from app.errors import Misconfigured
-from app.web import server
 from app.web.bridge import AsyncFlask
+from app.web.serving import server
 from tests.web.harness import serving
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.web.limiter import Limiter, Policy
+from app.web.entrance.limiter import Limiter, Policy
 
 POLICY = Policy(maximum=200, patience_seconds=0.2, crowd=20)
 samples = st.lists(

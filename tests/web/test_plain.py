@@ -10,7 +10,7 @@ from hypercorn.utils import build_and_validate_headers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.web import plain
+from app.web.serving import plain
 
 DATED = [(b"date", b"Sat, 28 Nov 2026 12:00:00 GMT")]
 

@@ -7,7 +7,7 @@ from flask import Flask
 
 from app import context
 from app.context import Context
-from app.web.prefer import Wait, preferred_wait
+from app.web.views.prefer import Wait, preferred_wait
 
 
 def heard(*headers: str, left: float | None = None) -> Wait | None:

@@ -14,8 +14,8 @@ import h2.connection
 import h2.events
 import pytest
 
-from app.web import lines, server
 from app.web.bridge import AsyncFlask
+from app.web.serving import lines, server
 from tests.web.harness import nothing, serving
 
 # More than the buffers of two sockets hold.

@@ -10,11 +10,10 @@ import pytest
 
 from app.context import Priority
 from app.telemetry import Metrics
-from app.web import answer
-from app.web.bridge import AsyncFlask
-from app.web.entry import Entry
-from app.web.limiter import Policy
-from app.web.shedding import Gate
+from app.web.bridge import AsyncFlask, answer
+from app.web.entrance.entry import Entry
+from app.web.entrance.limiter import Policy
+from app.web.entrance.shedding import Gate
 from tests.mesh.actors import Witness, until
 from tests.web.harness import DISCONNECT, Exchange, chunk, serving
 

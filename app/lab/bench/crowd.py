@@ -29,7 +29,7 @@ from app.mesh.registry import operations
 from app.mesh.registry.record import Load
 from app.mesh.registry.runner import Registry
 from app.settings import Settings
-from app.web.server import calm_collector
+from app.web.serving.server import calm_collector
 
 _CHANGES = 40
 _APART_SECONDS = 0.05

@@ -13,7 +13,7 @@ from app.services.identity.client import Client
 from app.services.identity.grants import issuing
 from app.services.identity.requests import IdentityRequest
 from app.services.identity.server import server
-from app.web.switch import drive
+from app.web.bridge.switch import drive
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from app.services.identity.introspection import Introspection, Revocation
 from app.services.identity.registration import Registration
 from app.services.identity.requests import IdentityRequest
 from app.web import await_, resources
-from app.web.switch import drive
+from app.web.bridge.switch import drive
 
 # At the level of debugging it writes whole tokens into the log.
 logging.getLogger("authlib").setLevel(logging.INFO)

@@ -24,7 +24,7 @@ from app.services.identity.authorize import Refused
 from app.services.identity.client import DEVICE_CODE, TOKEN_EXCHANGE, digest, new_secret
 from app.services.identity.client_store import ClientStore
 from app.services.identity.token_store import TokenStore
-from app.web import guarding
+from app.web.views import guarding
 from tests.services.conftest import Running
 
 ISSUER = "http://127.0.0.1:8000"

@@ -1,9 +1,9 @@
-"""What ``mesh run`` does: `app.web.server.serve`."""
+"""What ``mesh run`` does: `app.web.serving.server.serve`."""
 
 from __future__ import annotations
 
 from app.lab.bench import footing
-from app.web import server
+from app.web.serving import server
 
 
 def serve(module: str, fd: int) -> None:

@@ -28,9 +28,9 @@ from app.mesh.cache import Found, Keep, Uncached
 from app.mesh.cache.cached import Cached, Key, Tags
 from app.mesh.cache.cached import cached as cached_in
 from app.mesh.cache.plan import Seconds, seconds
-from app.web.current import cache, resources
-from app.web.decorating import Run, decorating, runner
-from app.web.kept import Answer, own_max_age, session_is_in_use, why_not
+from app.web.views.current import cache, resources
+from app.web.views.decorating import Run, decorating, runner
+from app.web.views.kept import Answer, own_max_age, session_is_in_use, why_not
 
 P = ParamSpec("P")
 R = TypeVar("R")

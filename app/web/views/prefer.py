@@ -11,7 +11,7 @@ from flask import request
 from werkzeug.http import parse_list_header
 
 from app import context
-from app.web.documenting import Addition, add
+from app.web.documents.documenting import Addition, add
 
 V = TypeVar("V", bound=Callable[..., Any])
 

@@ -9,8 +9,8 @@ from werkzeug.routing import Rule as Route
 
 from app.auth.rules import Rule
 from app.errors import Forbidden, Unauthorized
-from app.web import documenting
-from app.web.openapi import problem
+from app.web.documents import documenting
+from app.web.documents.openapi import problem
 
 SCHEME = "bearer"
 

@@ -18,9 +18,9 @@ from flask import Response, request
 from app.data.fields import MAX_ID
 from app.data.versions import Expected
 from app.errors import BadInput, PreconditionFailed
-from app.web.decorating import decorating, runner
-from app.web.documenting import Addition, add
-from app.web.openapi import problem
+from app.web.documents.documenting import Addition, add
+from app.web.documents.openapi import problem
+from app.web.views.decorating import decorating, runner
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Callable[..., Any])

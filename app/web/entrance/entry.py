@@ -14,11 +14,12 @@ from typing import Any
 from app import context, deadline, telemetry
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, Misdirected, Overloaded, PlatformError
-from app.web import environ, problems
-from app.web.answer import send_whole
-from app.web.inbox import Inbox
-from app.web.intake import Intake, Pace
-from app.web.shedding import Gate, Slot
+from app.web import problems
+from app.web.bridge import environ
+from app.web.bridge.answer import send_whole
+from app.web.bridge.inbox import Inbox
+from app.web.entrance.intake import Intake, Pace
+from app.web.entrance.shedding import Gate, Slot
 
 _WANTED = {
     name.encode(): name

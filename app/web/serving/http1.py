@@ -22,7 +22,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.utils import UnexpectedMessageError
 
-from app.web import plain
+from app.web.serving import plain
 
 _BUSY, _IDLE = Updated(idle=False), Updated(idle=True)
 _ASGI = {"spec_version": "2.1", "version": "3.0"}

@@ -18,7 +18,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from app import deadline
 from app.deadline import Timed
 from app.errors import RequestTimeout
-from app.web.switch import await_
+from app.web.bridge.switch import await_
 
 Receive = Callable[[], Any]
 

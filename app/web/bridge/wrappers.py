@@ -10,8 +10,8 @@ from flask import Request, Response
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.utils import cached_property
 
-from app.web.inbox import InputStream
-from app.web.switch import current_frame
+from app.web.bridge.inbox import InputStream
+from app.web.bridge.switch import current_frame
 
 # Where in the environ the bridge's exchange stands.
 EXCHANGE = "flask_mesh.exchange"

@@ -19,7 +19,7 @@ from typing import Any
 from app import telemetry
 from app.context import Priority
 from app.mesh.observer import Decision, NullObserver, Observer
-from app.web.limiter import Limiter, Policy
+from app.web.entrance.limiter import Limiter, Policy
 
 # How much of the limit each priority may fill.
 _SHARES: dict[Priority, float] = {"critical": 1.2, "normal": 1.0, "sheddable": 0.8}

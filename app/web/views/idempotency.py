@@ -31,10 +31,10 @@ from app.data import idempotency
 from app.data.idempotency import Claim, Ledger, Reply
 from app.errors import BadInput, Conflict, Misconfigured, PlatformError, ReplyNotKept
 from app.service import Service
-from app.web.current import resources
-from app.web.decorating import Run, decorating, runner
-from app.web.documenting import Addition, add
-from app.web.openapi import problem
+from app.web.documents.documenting import Addition, add
+from app.web.documents.openapi import problem
+from app.web.views.current import resources
+from app.web.views.decorating import Run, decorating, runner
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ _PASSING = frozenset({408, 421, 429})
 _ATTRIBUTE = "__mesh_idempotent__"
 _EXTENSION = "mesh.idempotency"
 
-_current: ContextVar[str | None] = ContextVar("app.web.idempotency", default=None)
+_current: ContextVar[str | None] = ContextVar("app.web.views.idempotency", default=None)
 _log = telemetry.log("web.idempotency")
 
 

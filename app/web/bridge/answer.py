@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.web.inbox import Inbox
+from app.web.bridge.inbox import Inbox
 
 # A body that nobody has read is thrown away: a small one before the answer, so that the connection can be kept; of a
 # large one some more after it, since a client that is cut off while it sends sees a reset connection instead of the

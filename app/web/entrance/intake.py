@@ -14,7 +14,7 @@ from typing import Any
 
 from app import deadline
 from app.errors import RequestTimeout
-from app.web.shedding import Slot
+from app.web.entrance.shedding import Slot
 
 
 @dataclass(frozen=True, slots=True)

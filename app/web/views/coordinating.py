@@ -17,8 +17,8 @@ from app import context
 from app.errors import TooManyRequests
 from app.mesh.coordination import Held, Limiter, Rate, Verdict
 from app.mesh.coordination.coordination import LOCK_SECONDS, WAIT_SECONDS
-from app.web.current import coordination
-from app.web.decorating import decorating, runner
+from app.web.views.current import coordination
+from app.web.views.decorating import decorating, runner
 
 V = TypeVar("V", bound=Callable[..., Any])
 

@@ -23,7 +23,7 @@ from app.auth.rules import Asked, Callers, Rule
 from app.errors import Forbidden, InvalidToken, Misconfigured, PlatformError, Unauthorized
 from app.mesh.observer import Decision
 from app.service import Service
-from app.web.current import EXTENSION
+from app.web.views.current import EXTENSION
 
 if TYPE_CHECKING:
     from app.auth.assembly import Auth

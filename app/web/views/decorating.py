@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 from flask import Response, current_app
 
 from app.web.bridge import AsyncFlask
-from app.web.switch import in_thread
+from app.web.bridge.switch import in_thread
 
 Run = Callable[[], Awaitable[Response]]
 Wrapper = Callable[..., Awaitable[Any]]

@@ -12,7 +12,7 @@ from app.errors import Misconfigured
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_log = logging.getLogger("app.web.lifespan")
+_log = logging.getLogger("app.web.bridge.lifespan")
 
 
 class Lifespan:

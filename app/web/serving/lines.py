@@ -19,7 +19,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 
 from app import telemetry
-from app.web.http1 import Http1
+from app.web.serving.http1 import Http1
 
 KEEP_ALIVE_SECONDS = 75.0
 

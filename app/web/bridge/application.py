@@ -33,13 +33,13 @@ from flask.typing import ResponseReturnValue
 from flask.views import MethodView
 from werkzeug.routing import MapAdapter
 
-from app.web import environ as wsgi
-from app.web.answer import send_whole
-from app.web.inbox import Inbox, InputStream
-from app.web.json import OrjsonProvider
-from app.web.lifespan import Lifespan
-from app.web.switch import NoBridge, await_, current_frame, drive, in_thread
-from app.web.wrappers import EXCHANGE, AsyncBody, AsyncRequest, AsyncResponse, encode_headers
+from app.web.bridge import environ as wsgi
+from app.web.bridge.answer import send_whole
+from app.web.bridge.inbox import Inbox, InputStream
+from app.web.bridge.json import OrjsonProvider
+from app.web.bridge.lifespan import Lifespan
+from app.web.bridge.switch import NoBridge, await_, current_frame, drive, in_thread
+from app.web.bridge.wrappers import EXCHANGE, AsyncBody, AsyncRequest, AsyncResponse, encode_headers
 
 __all__ = ["ASGIBridge", "AsyncBody", "AsyncFlask", "AsyncResponse", "NoBridge", "await_", "stream_with_context"]
 

@@ -25,8 +25,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.utils import LifespanFailureError
 
 from app.errors import Misconfigured
-from app.web import lines
-from app.web.lines import Connection, Connections
+from app.web.serving import lines
+from app.web.serving.lines import Connection, Connections
 
 BACKLOG = 2048
 HEAD_SECONDS = 10.0
