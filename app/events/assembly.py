@@ -209,7 +209,9 @@ class _Opener:
                 max_dead=settings.max_dead,
             )  # fmt: skip
             return Worker(
-                group, handlers, desk, self._inbox, observer=self._observer, drain_seconds=around.drain_seconds
+                group, handlers, desk, self._inbox, observer=self._observer,
+                # To cut a handler off for a newcomer would only make it begin anew.
+                hand_over_seconds=settings.handler_seconds, drain_seconds=around.drain_seconds,
             )  # fmt: skip
 
         return Consumer(

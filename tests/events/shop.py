@@ -102,7 +102,7 @@ class Shop:
 
     @asynccontextmanager
     async def process(
-        self, handle: Handle | None = None, *, listening: bool = True, **changes: Any
+        self, handle: Handle | None = None, *, listening: bool = True, drain_seconds: float = 2.0, **changes: Any
     ) -> AsyncIterator[Events]:
         """One more process; `handle` comes before the sale is noted."""
         number = next(self._ids)
@@ -121,7 +121,7 @@ class Shop:
             async with open_line(self.redis_url, timeout_seconds=2.0) as line:
                 around = Surroundings(
                     service=NAME, me=me, members=lambda: self._members, redis_url=self.redis_url, keys=self.keys,
-                    coordination=Coordination(line, self.keys), invalidate=self._forget, drain_seconds=2.0,
+                    coordination=Coordination(line, self.keys), invalidate=self._forget, drain_seconds=drain_seconds,
                 )  # fmt: skip
                 async with open_events(
                     settings(**changes), around, self.database, outbox=outbox,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.events.partition import slot_of
 from app.mesh.keys import Keys
 from tests.events.shop import NAME, Bought, Shop, each, until
 
@@ -23,7 +24,7 @@ async def test_a_handler_that_is_slower_than_the_lease_runs_once(shop: Shop) -> 
         runs += 1
         await asyncio.sleep(2.5)
 
-    async with shop.process(slowly, lease_seconds=1.0), shop.process(slowly, lease_seconds=1.0):
+    async with shop.process(slowly, lease_seconds=1.5), shop.process(slowly, lease_seconds=1.5):
         await shop.buy("ann")
         await shop.until_sold(1)
     assert runs == 1
@@ -56,6 +57,31 @@ async def test_partitions_move_to_those_who_come_and_back_from_those_who_go(shop
         await shop.until_sold(48)
     for customer in CUSTOMERS:
         assert await shop.sold(customer) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_nobody_is_cut_off_for_a_newcomer(shop: Shop) -> None:
+    # One for each partition.
+    customers = list({slot_of(customer) % 4: customer for customer in CUSTOMERS}.values())
+    runs, begun, gate = 0, asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Bought, __: AsyncSession) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == len(customers) == 4:
+            begun.set()
+        await gate.wait()
+
+    async with shop.process(wait, drain_seconds=0.0) as first:
+        await shop.buy(*customers)
+        await begun.wait()
+        async with shop.process(wait, drain_seconds=0.0) as newcomer:
+            # It has asked for its half, and the other one has looked whether somebody does.
+            await asyncio.sleep(2.5)
+            assert _partitions(newcomer) == []
+            gate.set()
+            await until(lambda: _share(first, newcomer))
+            assert shop.witness.outcomes == {"done": 4}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)

@@ -110,9 +110,9 @@ class Consumer:
             self.held.add(partition)
             ceding = asyncio.create_task(self._cede(partition), name="events.cede")
             try:
-                stop = asyncio.Event()
-                ceding.add_done_callback(lambda _: stop.set())
-                await self._make_worker(partition, lease).run(stop)
+                ceded = asyncio.Event()
+                ceding.add_done_callback(lambda _: ceded.set())
+                await self._make_worker(partition, lease).run(ceded, self._stopping)
             finally:
                 self.held.discard(partition)
                 await cancelled([ceding])

@@ -52,7 +52,8 @@ class Worker:
     """Use `run` once.
 
     Args:
-        drain_seconds: how long what is under way may take when it is to stop.
+        hand_over_seconds: how long what is under way may take when another process is to go on.
+        drain_seconds: how long when this one stops.
     """
 
     def __init__(
@@ -63,10 +64,12 @@ class Worker:
         inbox: Inbox,
         *,
         observer: EventObserver,
+        hand_over_seconds: float,
         drain_seconds: float,
     ) -> None:
         self._group, self._handlers, self._desk, self._inbox = group, handlers, desk, inbox
-        self._observer, self._drain_seconds = observer, drain_seconds
+        self._observer = observer
+        self._hand_over_seconds, self._drain_seconds = hand_over_seconds, drain_seconds
         self._lanes = Lanes(self._work, most=MOST_OPEN)
         self._joined = False
         self._open: set[tuple[str, str]] = set()
@@ -79,16 +82,16 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self._group!r}, {len(self._lanes)} open>"
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping` is set and what is under way is done.
+    async def run(self, ceding: asyncio.Event, stopping: asyncio.Event) -> None:
+        """Work until `ceding` is set and what is under way is done; there is less time for that once `stopping` is set.
 
         Raises:
             LeaseLost: another process works on the partition.
         """
         acks = asyncio.create_task(self._acknowledge(), name="events.acks")
         try:
-            await self._until(stopping, self._work_on())
-            await self._finish()
+            await _until(ceding, self._work_on())
+            await self._finish(stopping)
         finally:
             await self._lanes.aclose()
             await cancelled([acks])
@@ -212,22 +215,18 @@ class Worker:
                     # Only these: what was done meanwhile stands behind them.
                     del entries[: len(some)]
 
-    async def _finish(self) -> None:
+    async def _finish(self, stopping: asyncio.Event) -> None:
         try:
+            async with asyncio.timeout(self._hand_over_seconds):
+                await _until(stopping, self._settle())
             async with asyncio.timeout(self._drain_seconds):
-                await self._lanes.empty()
-                await self._flush()
+                await self._settle()
         except (TimeoutError, Unavailable) as error:
             _log.info("events are left to the next process", reason=type(error).__name__, open=len(self._lanes))
 
-    async def _until(self, stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-        working, stop = asyncio.create_task(work), asyncio.create_task(_set(stopping))
-        try:
-            await asyncio.wait((working, stop), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            await cancelled([working, stop])
+    async def _settle(self) -> None:
+        await self._lanes.empty()
+        await self._flush()
 
 
 def letter(item: Item, error: Exception, tries: int) -> dict[str, str | bytes]:
@@ -251,6 +250,17 @@ def _read(delivery: Delivery) -> CloudEvent | None:
         return envelopes.parse(delivery.content)
     except Unreadable:
         return None
+
+
+async def _until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, but no longer than until `event` is set."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(_set(event))
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        await cancelled([working, waiting])
 
 
 async def _set(event: asyncio.Event) -> None:

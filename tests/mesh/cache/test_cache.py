@@ -246,7 +246,8 @@ async def test_a_tag_lives_as_long_as_its_values(cache: Cache, store: redis.Redi
     await cache.get_or_load("a", Source(1), tags=TAGS, ttl=3600, stale=3600)
     keys = Keys(namespace)
     for tag in (*TAGS, "*"):
-        assert store.pttl(keys.cache_tags + tag) >= store.pttl(keys.cached("a")) > 7_000_000
+        # Give or take what a script takes: before Redis 7.2 the clock goes on within.
+        assert store.pttl(keys.cache_tags + tag) + 1_000 >= store.pttl(keys.cached("a")) > 7_000_000
 
 
 async def test_clearing_empties_every_process(cache: Cache, other: Cache, source: Source) -> None:
