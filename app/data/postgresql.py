@@ -34,6 +34,13 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # it ships no types
     longest_seconds = float("inf")
     _is_leaving = False
 
+    async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
+        # The first that SQLAlchemy does with a connection; it leaves what goes wrong there untranslated.
+        try:
+            await super().set_type_codec(*arguments, **options)
+        except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise ConnectionResetError("The server took back a connection that it had just given") from error
+
     async def prepare(self, query: str, **options: Any) -> Statement:
         return Statement(self, await super().prepare(query, **{"timeout": self.timeout(), **options}))
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, event, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -89,6 +90,31 @@ async def test_a_connection_whose_end_nobody_has_told_is_found_out_when_it_has_l
 async def by_ping_once(database: Database) -> None:
     async with database.reading() as session:
         await session.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("server_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("ask", [by_read, by_transact])
+async def test_a_connection_that_dies_while_it_is_opened_is_opened_again(
+    database: Database, server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = asyncpg.Connection.set_type_codec, 0
+
+    async def die(connection: Any, *arguments: Any, **options: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            await server.kill_all()
+            while not connection.is_closed():
+                await asyncio.sleep(0.001)
+        await begin(connection, *arguments, **options)
+
+    # Its connections go; the next one is opened as it is needed.
+    await database.close()
+    # The first that SQLAlchemy does with a connection.
+    monkeypatch.setattr(asyncpg.Connection, "set_type_codec", die)
+    await ask(database)
+    assert begun > 1
+    assert database.again["lost"] == 1
 
 
 async def test_a_read_is_done_again_from_the_start(database: Database, server: Server) -> None:
