@@ -8,7 +8,8 @@
 -- Invariants
 --   * Stored only if the value's stamp and every tag's version are those of the claim.
 --   * The lock is given back in either case, if it is still the caller's.
---   * A tag lives at least as long as the values that carry it.
+--   * A tag lives at least as long as the values that carry it; before Redis 7.2, whose clock stands still within a script,
+--     it may go a millisecond earlier, and its values with it.
 
 local word, tags, usable = ARGV[1], ARGV[4], tonumber(ARGV[7])
 if redis.call('GET', KEYS[2]) == word then
